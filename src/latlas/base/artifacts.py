@@ -1,0 +1,182 @@
+"""Artifact folders: `config.json` and data files, written beside and renamed into place.
+
+A reader never sees half an artifact, a flipped byte is noticed, and nothing is ever unpickled.
+"""
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from latlas.base.errors import ArtifactError, MissingPathError, OutputExistsError
+from latlas.base.provenance import Provenance, file_hash
+
+CONFIG = "config.json"
+FORMAT = 1  # raised when an older latlas could no longer read what this one writes
+
+
+@contextmanager
+def writing(folder: str | Path, *, replace: bool = False) -> Iterator[Path]:
+    """Yield an empty folder beside `folder`; rename it into place if the block ends well, else remove it.
+
+    Args:
+        folder: where the artifact shall lie. Its parents are made.
+        replace: whether an earlier latlas artifact there may be replaced, once the new one is complete. Anything
+            else that lies there is never touched.
+
+    Raises:
+        OutputExistsError: the folder holds something and may not be replaced.
+    """
+    target = Path(folder)
+    check_free(target, replace=replace)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    beside = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".partial", dir=target.parent))
+    try:
+        yield beside
+        beside.chmod(0o755)  # mkdtemp gives 0o700, which colleagues on the same machine could not read
+        _sync_tree(beside)
+        check_free(target, replace=replace)
+        if target.exists() and any(target.iterdir()):
+            aside = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".old", dir=target.parent))
+            os.rename(target, aside / target.name)
+            os.rename(beside, target)
+            shutil.rmtree(aside)
+        else:
+            os.rename(beside, target)
+    except OSError as failure:
+        raise ArtifactError(f"Could not write {target}: {failure.strerror or failure}. Nothing was changed there.") from failure
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+
+
+def check_free(folder: str | Path, *, replace: bool = False) -> None:
+    """Raise now, before any work, if `writing` would refuse this folder.
+
+    Raises:
+        OutputExistsError: the folder holds something and may not be replaced.
+    """
+    target = Path(folder)
+    if target.is_file():
+        raise OutputExistsError(f"{target} is a file; name a folder that does not exist yet.")
+    if not target.exists() or not any(target.iterdir()):
+        return
+    if replace and (target / CONFIG).is_file() and _kind_of(target) is not None:
+        return
+    remedy = (
+        "It is not a latlas artifact, so it is never replaced: name another folder."
+        if replace
+        else "Name another folder, or replace it with --replace."
+    )
+    raise OutputExistsError(f"{target} already holds something. {remedy}")
+
+
+def write_config(folder: Path, *, kind: str, settings: Mapping[str, Any], provenance: Provenance) -> None:
+    """Write `config.json` with the hash of every file that lies in the folder: call it last."""
+    files = {
+        str(path.relative_to(folder)): file_hash(path)
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path != folder / CONFIG
+    }
+    record = {
+        "kind": kind,
+        "format": FORMAT,
+        "settings": dict(settings),
+        "provenance": provenance.to_json(),
+        "files": files,
+    }
+    write_json(folder / CONFIG, record)
+
+
+def read_config(folder: str | Path, *, kind: str) -> dict[str, Any]:
+    """Return the config of an artifact after checking its kind, its format and the hash of each of its files.
+
+    Raises:
+        MissingPathError: there is no such folder.
+        ArtifactError: it is no artifact of this kind, or was written by a newer latlas, or a file is damaged.
+    """
+    path = Path(folder)
+    if not path.is_dir():
+        raise MissingPathError(f"No folder {path}: expected a latlas {kind} there.")
+    if not (path / CONFIG).is_file():
+        raise ArtifactError(f"{path} is not a latlas {kind}: it has no {CONFIG}.")
+    record = read_json(path / CONFIG)
+    found = record.get("kind") if isinstance(record, dict) else None
+    if not isinstance(record, dict) or found is None or "files" not in record or "settings" not in record:
+        raise ArtifactError(f"{path} is not a latlas {kind}: its {CONFIG} was written by another program.")
+    if found != kind:
+        raise ArtifactError(f"{path} holds a latlas {found}, and a {kind} was asked for.")
+    if record.get("format", 0) > FORMAT:
+        raise ArtifactError(
+            f"{path} was written in format {record['format']}, this latlas reads up to {FORMAT}: update latlas."
+        )
+    for name, expected in record["files"].items():
+        file = path / name
+        if Path(name).is_absolute() or ".." in Path(name).parts:
+            raise ArtifactError(f"{path / CONFIG} lists {name!r}, which lies outside the artifact.")
+        if not file.is_file():
+            raise ArtifactError(f"{path} is incomplete: {name} is missing. Make the artifact again.")
+        if file_hash(file) != expected:
+            raise ArtifactError(f"{file} is damaged: its content is not what {CONFIG} says. Make the artifact again.")
+    return record
+
+
+def save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Write tensors as safetensors."""
+    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, str(path))
+
+
+def load_tensors(path: Path) -> dict[str, Tensor]:
+    """Read a safetensors file.
+
+    Raises:
+        ArtifactError: the file is missing, truncated, or of another format.
+    """
+    try:
+        return load_file(str(path))
+    except (SafetensorError, OSError, ValueError) as failure:
+        raise ArtifactError(f"{path} is not a readable safetensors file ({failure}). Make the artifact again.") from failure
+
+
+def write_json(path: Path, record: Any) -> None:
+    """Write JSON with stable key order; NaN and infinity are refused, since JSON has no word for them."""
+    path.write_text(json.dumps(record, indent=2, sort_keys=True, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def read_json(path: Path) -> Any:
+    """Read JSON.
+
+    Raises:
+        ArtifactError: it does not parse.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, ValueError, RecursionError) as failure:
+        raise ArtifactError(f"{path} is not readable JSON ({type(failure).__name__}).") from failure
+
+
+def _kind_of(folder: Path) -> str | None:
+    try:
+        record = read_json(folder / CONFIG)
+    except ArtifactError:
+        return None
+    kind = record.get("kind") if isinstance(record, dict) and "files" in record else None
+    return kind if isinstance(kind, str) else None
+
+
+def _sync_tree(folder: Path) -> None:
+    # Renaming is atomic for what the disk already holds: flush each file before its folder gets its name.
+    for path in folder.rglob("*"):
+        if path.is_file():
+            descriptor = os.open(path, os.O_RDONLY)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)

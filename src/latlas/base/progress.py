@@ -1,0 +1,25 @@
+"""How long work tells how far it is: a callable, so that nothing below the command line prints."""
+
+from collections.abc import Iterable, Iterator, Sized
+from typing import Protocol, TypeVar
+
+T = TypeVar("T")
+
+
+class Progress(Protocol):
+    """Called with the name of a task, how much of it is done, and how much there is (None: unknown)."""
+
+    def __call__(self, task: str, done: int, total: int | None) -> None: ...
+
+
+def silent(task: str, done: int, total: int | None) -> None:
+    """Tell nobody."""
+
+
+def track(items: Iterable[T], task: str, progress: Progress, *, total: int | None = None) -> Iterator[T]:
+    """Yield the items, reporting before the first and after each."""
+    known = len(items) if total is None and isinstance(items, Sized) else total
+    progress(task, 0, known)
+    for done, item in enumerate(items, start=1):
+        yield item
+        progress(task, done, known)

@@ -1,0 +1,1 @@
+"""One verb per question. Importing this package imports no torch."""

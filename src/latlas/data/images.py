@@ -1,0 +1,111 @@
+"""The ImageSet: a named, reproducible collection of images, held in memory as one tensor."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from latlas.base.errors import ImageFormatError, NonFiniteError, SettingError
+from latlas.base.provenance import tensor_hash
+from latlas.base.shapes import Images, ImageShape
+
+
+@dataclass(frozen=True, eq=False)
+class ImageSet:
+    """Images with a name, kept as uint8 (or float32 in [0, 1]) and converted batch by batch.
+
+    Raises:
+        ImageFormatError: the tensor is not `n c h w`, or of another type, or floats leave [0, 1].
+        NonFiniteError: floats hold NaN or infinity.
+    """
+
+    name: str  # how to ask for it again, for example "mnist:test[0:100]"
+    storage: Tensor  # n c h w, uint8 or float32
+    labels: Tensor | None = None  # n class numbers, where the set has classes
+    names: tuple[str, ...] = field(default=())  # a name an image (files); empty: the index is the name
+
+    def __post_init__(self) -> None:
+        shape = tuple(self.storage.shape)
+        if self.storage.ndim != 4 or shape[1] not in (1, 3):
+            raise ImageFormatError(f"{self.name}: images must have the shape n x c x h x w with 1 or 3 channels, got {shape}.")
+        if self.storage.dtype not in (torch.uint8, torch.float32):
+            raise ImageFormatError(
+                f"{self.name}: images must be uint8 or float32, got {self.storage.dtype}. Convert them first."
+            )
+        if self.storage.dtype == torch.float32 and self.storage.numel():
+            low, high = self.storage.aminmax()
+            if not bool(low.isfinite() and high.isfinite()):
+                bad = int((~self.storage.isfinite()).flatten(1).any(dim=1).nonzero()[0, 0])
+                raise NonFiniteError(f"{self.name}: image {bad} holds NaN or infinity. Remove or repair it.")
+            if float(low) < 0.0 or float(high) > 1.0:
+                raise ImageFormatError(
+                    f"{self.name}: float images must lie in [0, 1], got [{float(low):.3g}, {float(high):.3g}]. "
+                    "Rescale them, or give uint8."
+                )
+
+    def __len__(self) -> int:
+        return self.storage.shape[0]
+
+    @property
+    def image_shape(self) -> ImageShape:
+        """Channels, height, width."""
+        channels, height, width = self.storage.shape[1:]
+        return int(channels), int(height), int(width)
+
+    @cached_property
+    def content_hash(self) -> str:
+        """SHA-256 of the pixels: two sets with the same hash hold the same images in the same order."""
+        return tensor_hash(self.storage)
+
+    def tensor(self) -> Images:
+        """Return all images as floats in [0, 1]."""
+        return to_floats(self.storage)
+
+    def batches(self, size: int = 500) -> Iterator[Images]:
+        """Yield the images in order, as floats in [0, 1], at most `size` at a time."""
+        if size < 1:
+            raise SettingError(f"A batch must hold at least 1 image, got {size}.")
+        for start in range(0, len(self), size):
+            yield to_floats(self.storage[start : start + size])
+
+    def take(self, indices: Tensor, *, name: str | None = None) -> "ImageSet":
+        """Return the images at these indices, in this order."""
+        chosen = tuple(self.names[int(index)] for index in indices) if self.names else ()
+        return ImageSet(
+            name=name if name is not None else f"{self.name}[{len(indices)} chosen]",
+            storage=self.storage[indices],
+            labels=None if self.labels is None else self.labels[indices],
+            names=chosen,
+        )
+
+    def slice(self, start: int | None, stop: int | None) -> "ImageSet":
+        """Return images `start` up to, not including, `stop`, counted as Python does.
+
+        Raises:
+            SettingError: nothing is left.
+        """
+        part = range(len(self))[start:stop]
+        if not part:
+            raise SettingError(
+                f"{self.name}[{'' if start is None else start}:{'' if stop is None else stop}] is empty: the set has {len(self)} images."
+            )
+        name = f"{self.name}[{part.start}:{part.stop}]"
+        if len(part) == len(self):
+            return self
+        return self.take(torch.arange(part.start, part.stop), name=name)
+
+    def name_of(self, index: int) -> str:
+        """Return the name of one image: its file, or its number."""
+        return self.names[index] if self.names else f"#{index}"
+
+
+def to_floats(storage: Tensor) -> Images:
+    """Return stored pixels as floats in [0, 1]."""
+    return storage.float().div_(255.0) if storage.dtype == torch.uint8 else storage
+
+
+def to_pixels(images: Images) -> Tensor:
+    """Return float images as uint8, rounded to the nearest level, as saving them to a file would."""
+    return images.detach().clamp(0.0, 1.0).mul(255.0).round().to(torch.uint8).cpu()

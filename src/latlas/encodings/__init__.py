@@ -1,0 +1,1 @@
+"""An ImageSet as one model sees it: codes with provenance."""

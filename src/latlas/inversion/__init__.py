@@ -1,0 +1,1 @@
+"""From image to code, for images whose code is not known."""

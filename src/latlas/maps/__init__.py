@@ -1,0 +1,1 @@
+"""Linear maps from one latent space to another."""

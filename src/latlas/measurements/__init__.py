@@ -1,0 +1,1 @@
+"""Encodings and images to numbers with units: pure functions."""

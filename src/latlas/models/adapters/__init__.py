@@ -1,0 +1,1 @@
+"""Models of others, made to answer to the protocols."""

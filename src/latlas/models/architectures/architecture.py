@@ -1,0 +1,35 @@
+"""What an architecture is: settings that build an encoder and a decoder for an image shape."""
+
+from typing import ClassVar, Protocol
+
+from torch import nn
+
+from latlas.base.errors import SettingError
+from latlas.base.shapes import ImageShape, LatentShape
+
+
+class Architecture(Protocol):
+    """Settings of an encoder/decoder pair; a frozen dataclass, written as JSON beside the weights.
+
+    The encoder maps `n c h w` images in [0, 1] to a pair (means, log-variances) of codes; the decoder maps codes to
+    `n c h w` logits, whose sigmoid is the image. Logits keep the Bernoulli likelihood exact where pixels saturate.
+    """
+
+    name: ClassVar[str]
+    convolutional: ClassVar[bool]  # whether bfloat16 and channels-last pay: see training.precision
+
+    def latent_shape(self, image_shape: ImageShape) -> LatentShape: ...
+    def encoder(self, image_shape: ImageShape) -> nn.Module: ...
+    def decoder(self, image_shape: ImageShape) -> nn.Module: ...
+
+
+def check_positive(name: str, **settings: int | tuple[int, ...]) -> None:
+    """Raise unless every size is at least 1.
+
+    Raises:
+        SettingError: one is not.
+    """
+    for setting, value in settings.items():
+        sizes = value if isinstance(value, tuple) else (value,)
+        if any(size < 1 for size in sizes):
+            raise SettingError(f"{name}: {setting} must be at least 1, got {value}.")

@@ -1,0 +1,138 @@
+"""What a model must offer, and how to ask for it.
+
+A model encodes, decodes, or both, for one named latent space. Nothing above this package asks for more than these
+protocols, so that a pair of callables serves wherever a VAE does.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeGuard, runtime_checkable
+
+import torch
+from torch import Tensor
+
+from latlas.base.errors import CapabilityError, CodeShapeError, ImageFormatError
+from latlas.base.shapes import Codes, Images, ImageShape, LatentShape
+
+
+@dataclass(frozen=True)
+class Posterior:
+    """The codes of images: means, and log-variances unless the encoder is deterministic."""
+
+    mean: Codes
+    log_variance: Codes | None = None
+
+    def sample(self, generator: torch.Generator) -> Codes:
+        """Return one draw an image; the mean itself if the encoder is deterministic."""
+        if self.log_variance is None:
+            return self.mean
+        noise = torch.randn(self.mean.shape, generator=generator, dtype=self.mean.dtype).to(self.mean.device)
+        return self.mean + noise * (0.5 * self.log_variance).exp()
+
+
+@runtime_checkable
+class LatentModel(Protocol):
+    """What every model has: a name, its two shapes, and a hash that changes with its weights."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def image_shape(self) -> ImageShape: ...
+    @property
+    def latent_shape(self) -> LatentShape: ...
+    @property
+    def fingerprint(self) -> str: ...
+
+
+@runtime_checkable
+class Encoder(LatentModel, Protocol):
+    """A model that offers `encode`."""
+
+    def encode(self, images: Images) -> Posterior: ...
+
+
+@runtime_checkable
+class Decoder(LatentModel, Protocol):
+    """A model that offers `decode`."""
+
+    def decode(self, codes: Codes) -> Images: ...
+
+
+@runtime_checkable
+class Autoencoder(Encoder, Decoder, Protocol):
+    """A model that offers both."""
+
+
+@runtime_checkable
+class Generator(Decoder, Protocol):
+    """A decoder that also knows the distribution of its codes."""
+
+    def sample_codes(self, n: int, generator: torch.Generator) -> Codes: ...
+
+
+def require_autoencoder(model: LatentModel, question: str) -> Autoencoder:
+    """Return the model if it encodes and decodes.
+
+    Raises:
+        CapabilityError: it does not; the message names the question and what is missing.
+    """
+    if _has(model, "encode") and _has(model, "decode"):
+        return model  # type: ignore[return-value]
+    missing = "an encoder" if not _has(model, "encode") else "a decoder"
+    raise CapabilityError(f"{question} needs {missing}, which {model.name} lacks. Give a model that encodes and decodes.")
+
+
+def require_generator(model: LatentModel, question: str) -> Generator:
+    """Return the model if it decodes and can draw codes.
+
+    Raises:
+        CapabilityError: it does not.
+    """
+    if _has(model, "decode") and _has(model, "sample_codes"):
+        return model  # type: ignore[return-value]
+    raise CapabilityError(f"{question} needs a decoder that can draw its own codes, which {model.name} is not.")
+
+
+def is_encoder(model: LatentModel) -> TypeGuard[Encoder]:
+    """Tell whether a model encodes."""
+    return _has(model, "encode")
+
+
+def check_images(images_shape: ImageShape, model: LatentModel, *, name: str) -> None:
+    """Raise unless images of this shape are what the model was made for.
+
+    Raises:
+        ImageFormatError: the shapes differ.
+    """
+    if tuple(images_shape) != tuple(model.image_shape):
+        want = "x".join(map(str, model.image_shape))
+        got = "x".join(map(str, images_shape))
+        hint = f" Resize them with --resize {model.image_shape[1]}." if images_shape[0] == model.image_shape[0] else ""
+        raise ImageFormatError(f"{model.name} takes images of {want} (channels x height x width), {name} has {got}.{hint}")
+
+
+def check_codes(codes: Tensor, model: LatentModel) -> None:
+    """Raise unless codes have the model's latent shape.
+
+    Raises:
+        CodeShapeError: the shapes differ.
+    """
+    if tuple(codes.shape[1:]) != tuple(model.latent_shape):
+        want = "x".join(map(str, model.latent_shape))
+        got = "x".join(map(str, codes.shape[1:]))
+        raise CodeShapeError(
+            f"{model.name} takes codes of shape {want}, got {got}. Use codes of this model, or map them first."
+        )
+
+
+def device_of(model: object) -> torch.device:
+    """Return where a model computes: its parameters' device, or the CPU."""
+    if isinstance(model, torch.nn.Module):
+        parameter = next(model.parameters(), None)
+        if parameter is not None:
+            return parameter.device
+    device: Any = getattr(model, "device", None)
+    return device if isinstance(device, torch.device) else torch.device("cpu")
+
+
+def _has(model: object, method: str) -> bool:
+    return callable(getattr(model, method, None))

@@ -1,0 +1,121 @@
+"""The one VAE assembly: any architecture, any latent shape, saved as safetensors and JSON."""
+
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+
+from latlas.base.artifacts import load_tensors, read_config, save_tensors, write_config, writing
+from latlas.base.errors import ArtifactError, LatlasError
+from latlas.base.provenance import Provenance, tensor_hash
+from latlas.base.shapes import Codes, Images, ImageShape, LatentShape
+from latlas.models.architectures.architecture import Architecture
+from latlas.models.architectures.registry import architecture_from_json, architecture_to_json
+from latlas.models.protocols import Posterior, check_codes, check_images
+
+WEIGHTS = "model.safetensors"
+KIND = "vae"
+
+
+class VAE(nn.Module):
+    """A variational autoencoder with a diagonal Gaussian posterior and a standard normal prior.
+
+    Args:
+        architecture: settings of the encoder/decoder pair.
+        image_shape: channels, height, width.
+        name: what reports call it.
+        provenance: what it was trained from; None before training.
+
+    Raises:
+        ImageFormatError: an image shape that the architecture cannot serve.
+    """
+
+    def __init__(
+        self,
+        architecture: Architecture,
+        image_shape: ImageShape,
+        *,
+        name: str | None = None,
+        provenance: Provenance | None = None,
+    ) -> None:
+        super().__init__()
+        self.architecture = architecture
+        self.image_shape: ImageShape = image_shape
+        self.latent_shape: LatentShape = architecture.latent_shape(image_shape)
+        self.name = name if name is not None else f"{architecture.name} VAE"
+        self.provenance = provenance
+        self.encoder = architecture.encoder(image_shape)
+        self.decoder = architecture.decoder(image_shape)
+
+    def encode(self, images: Images) -> Posterior:
+        """Return the posterior of each image."""
+        check_images(tuple(images.shape[1:]), self, name="the batch")  # type: ignore[arg-type]
+        mean, log_variance = self.encoder(images)
+        return Posterior(mean, log_variance)
+
+    def decode(self, codes: Codes) -> Images:
+        """Return the image of each code, in [0, 1]."""
+        return self.decode_logits(codes).sigmoid()
+
+    def decode_logits(self, codes: Codes) -> Tensor:
+        """Return the logits of the image of each code."""
+        check_codes(codes, self)
+        logits: Tensor = self.decoder(codes)
+        return logits
+
+    def sample_codes(self, n: int, generator: torch.Generator) -> Codes:
+        """Return codes drawn from the prior."""
+        return torch.randn(n, *self.latent_shape, generator=generator)
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of the weights."""
+        return tensor_hash(*self.state_dict().values())
+
+    def save_pretrained(self, folder: str | Path, *, replace: bool = False) -> None:
+        """Write the model as an artifact folder.
+
+        Raises:
+            OutputExistsError: the folder already holds something.
+        """
+        with writing(folder, replace=replace) as beside:
+            self.write_files(beside)
+
+    def write_files(self, folder: Path) -> None:
+        """Write weights and config into a folder that `writing` gave."""
+        save_tensors(folder / WEIGHTS, self.state_dict())
+        settings: dict[str, Any] = {
+            "architecture": architecture_to_json(self.architecture),
+            "image_shape": list(self.image_shape),
+            "name": self.name,
+        }
+        provenance = self.provenance if self.provenance is not None else Provenance(made_by="VAE")
+        write_config(folder, kind=KIND, settings=settings, provenance=provenance)
+
+    @classmethod
+    def from_pretrained(cls, folder: str | Path) -> Self:
+        """Read a model that `save_pretrained` or `train_vae` wrote.
+
+        Raises:
+            MissingPathError, ArtifactError: no such artifact, or a damaged one.
+        """
+        config = read_config(folder, kind=KIND)
+        try:
+            settings = config["settings"]
+            channels, height, width = (int(size) for size in settings["image_shape"])
+            model = cls(
+                architecture_from_json(settings["architecture"]),
+                (channels, height, width),
+                name=str(settings["name"]),
+                provenance=Provenance.from_json(config["provenance"]),
+            )
+            model.load_state_dict(load_tensors(Path(folder) / WEIGHTS))
+        except (KeyError, TypeError, ValueError, RuntimeError) as failure:
+            reason = str(failure).splitlines()[0]
+            raise ArtifactError(
+                f"{folder} is not a model that this latlas can rebuild ({reason}). Train it again."
+            ) from failure
+        except LatlasError as failure:
+            raise ArtifactError(f"{folder} is not a model that this latlas can rebuild: {failure}") from failure
+        return model.eval()

@@ -1,0 +1,180 @@
+"""Mean and covariance of rows that never have to be in memory together.
+
+Batches are centred before their products are taken and merged by the formula of Chan, Golub and LeVeque (1983):
+adding up raw second moments instead loses every digit of a covariance whose mean is large.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Self
+
+import torch
+from jaxtyping import Float, Float64
+from torch import Tensor
+
+from latlas.base.errors import IllPosedError, NonFiniteError
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Count, mean and scatter (the sum of centred outer products) of rows; float64 throughout.
+
+    Memory is d x d however many rows were seen, and merging is exact up to rounding, so that any split of the
+    rows, over batches or over processes, gives the same result.
+    """
+
+    count: int
+    mean: Float64[Tensor, " d"]
+    scatter: Float64[Tensor, "d d"]
+
+    @classmethod
+    def empty(cls, size: int) -> Self:
+        """Return the moments of no rows of `size` variables: the neutral element of `merge`."""
+        return cls(0, torch.zeros(size, dtype=torch.float64), torch.zeros(size, size, dtype=torch.float64))
+
+    @classmethod
+    def of(cls, rows: Float[Tensor, "n d"]) -> Self:
+        """Return the moments of rows that are all here.
+
+        Raises:
+            NonFiniteError: a row holds NaN or infinity.
+
+        >>> Moments.of(torch.tensor([[0.0], [2.0]])).covariance()
+        tensor([[1.]], dtype=torch.float64)
+        """
+        exact = rows.detach().to(device="cpu", dtype=torch.float64)
+        if exact.shape[0] == 0:
+            return cls.empty(exact.shape[1])
+        mean = exact.mean(dim=0)
+        if not bool(mean.isfinite().all()):
+            bad = int((~exact.isfinite()).any(dim=1).nonzero()[0, 0]) if bool((~exact.isfinite()).any()) else 0
+            raise NonFiniteError(f"Row {bad} holds NaN or infinity; moments need finite numbers. Remove it first.")
+        centred = exact - mean
+        # The mean itself is rounded; what is left of it is taken out, as in Chan, Golub and LeVeque, section 3.
+        residue = centred.mean(dim=0)
+        centred = centred - residue
+        return cls(exact.shape[0], mean + residue, centred.T @ centred)
+
+    @classmethod
+    def over(cls, batches: Iterable[Float[Tensor, "_ d"]]) -> Self:
+        """Return the moments of a stream of batches of rows.
+
+        Raises:
+            IllPosedError: the stream is empty.
+        """
+        total: Self | None = None
+        for batch in batches:
+            total = cls.of(batch) if total is None else total.merge(cls.of(batch))
+        if total is None:
+            raise IllPosedError("Moments were asked of an empty stream; give at least one batch of rows.")
+        return total
+
+    @property
+    def size(self) -> int:
+        """How many variables a row has."""
+        return self.mean.shape[0]
+
+    def merge(self, other: "Moments") -> Self:
+        """Return the moments of both sets of rows together."""
+        count = self.count + other.count
+        if count == 0:
+            return self
+        shift = other.mean - self.mean
+        weight = self.count * other.count / count
+        # Weighting both means keeps full precision when the counts are alike, where mean + shift * share would not.
+        mean = self.mean * (self.count / count) + other.mean * (other.count / count)
+        return type(self)(count, mean, self.scatter + other.scatter + torch.outer(shift, shift) * weight)
+
+    def covariance(self, *, ddof: int = 0) -> Float64[Tensor, "d d"]:
+        """Return scatter / (count - ddof): the population's covariance, or with `ddof=1` the unbiased estimate.
+
+        Raises:
+            IllPosedError: there are not more than `ddof` rows.
+        """
+        if self.count <= ddof:
+            raise IllPosedError(f"A covariance with ddof={ddof} needs more than {ddof} rows, got {self.count}.")
+        return self.scatter / (self.count - ddof)
+
+    def variance(self) -> Float64[Tensor, " d"]:
+        """Return the population's variance of each variable."""
+        return self.covariance().diagonal().clone()
+
+
+@dataclass(frozen=True)
+class MarginalMoments:
+    """Count, mean and summed squared deviation of each variable alone: for rows too wide for a covariance."""
+
+    count: int
+    mean: Float64[Tensor, " *d"]
+    scatter: Float64[Tensor, " *d"]
+
+    @classmethod
+    def of(cls, rows: Float[Tensor, "n *d"]) -> Self:
+        """Return the marginal moments of rows of any shape.
+
+        >>> float(MarginalMoments.of(torch.tensor([[0.0], [2.0]])).variance())
+        1.0
+        """
+        exact = rows.detach().to(device="cpu", dtype=torch.float64)
+        if exact.shape[0] == 0:
+            return cls(0, exact.new_zeros(exact.shape[1:]), exact.new_zeros(exact.shape[1:]))
+        mean = exact.mean(dim=0)
+        return cls(exact.shape[0], mean, (exact - mean).square().sum(dim=0))
+
+    def merge(self, other: "MarginalMoments") -> Self:
+        """Return the marginal moments of both sets of rows together."""
+        count = self.count + other.count
+        if count == 0:
+            return self
+        shift = other.mean - self.mean
+        mean = self.mean * (self.count / count) + other.mean * (other.count / count)
+        return type(self)(count, mean, self.scatter + other.scatter + shift.square() * (self.count * other.count / count))
+
+    def variance(self) -> Float64[Tensor, " *d"]:
+        """Return the population's variance of each variable; of no rows, zeros."""
+        return self.scatter / max(self.count, 1)
+
+
+@dataclass(frozen=True)
+class PairedMoments:
+    """The joint moments of source and target rows: all that a linear fit between them needs."""
+
+    joint: Moments
+    source_size: int
+
+    @classmethod
+    def of(cls, source: Float[Tensor, "n s"], target: Float[Tensor, "n t"]) -> Self:
+        """Return the joint moments of paired rows."""
+        return cls(Moments.of(torch.cat([source.double(), target.double()], dim=1)), source.shape[1])
+
+    def merge(self, other: "PairedMoments") -> Self:
+        """Return the joint moments of both sets of pairs together."""
+        return type(self)(self.joint.merge(other.joint), self.source_size)
+
+    @property
+    def count(self) -> int:
+        """How many pairs were seen."""
+        return self.joint.count
+
+    @property
+    def source(self) -> Moments:
+        """The moments of the source alone."""
+        size = self.source_size
+        return Moments(self.joint.count, self.joint.mean[:size], self.joint.scatter[:size, :size])
+
+    @property
+    def target(self) -> Moments:
+        """The moments of the target alone."""
+        size = self.source_size
+        return Moments(self.joint.count, self.joint.mean[size:], self.joint.scatter[size:, size:])
+
+    @property
+    def cross(self) -> Float64[Tensor, "s t"]:
+        """The sum of centred outer products of source and target."""
+        return self.joint.scatter[: self.source_size, self.source_size :]
+
+    def uncentred(self) -> "PairedMoments":
+        """Return the same pairs as if their means were zero: what a map without bias is fitted from."""
+        mean = self.joint.mean
+        raw = self.joint.scatter + self.joint.count * torch.outer(mean, mean)
+        return PairedMoments(Moments(self.joint.count, torch.zeros_like(mean), raw), self.source_size)

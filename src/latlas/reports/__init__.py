@@ -1,0 +1,1 @@
+"""Study results to JSON, figures and one self-contained page."""

@@ -1,0 +1,1 @@
+"""Questions asked of the layers below; no maths of their own."""

@@ -1,0 +1,1 @@
+"""Support Sets: sectors of a latent space, and one image for each."""

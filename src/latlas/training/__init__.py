@@ -1,0 +1,1 @@
+"""How a model is fitted: objectives, balance rules, the Lightning module, runs."""
