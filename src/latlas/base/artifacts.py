@@ -37,24 +37,23 @@ def writing(folder: str | Path, *, replace: bool = False) -> Iterator[Path]:
     """
     target = Path(folder)
     check_free(target, replace=replace)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    beside = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".partial", dir=target.parent))
+    beside: Path | None = None
     try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        beside = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".partial", dir=target.parent))
         yield beside
         beside.chmod(0o755)  # mkdtemp gives 0o700, which colleagues on the same machine could not read
         _sync_tree(beside)
         check_free(target, replace=replace)
         if target.exists() and any(target.iterdir()):
-            aside = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".old", dir=target.parent))
-            os.rename(target, aside / target.name)
-            os.rename(beside, target)
-            shutil.rmtree(aside)
+            _swap(beside, target)
         else:
             os.rename(beside, target)
     except OSError as failure:
         raise ArtifactError(f"Could not write {target}: {failure.strerror or failure}. Nothing was changed there.") from failure
     finally:
-        shutil.rmtree(beside, ignore_errors=True)
+        if beside is not None:
+            shutil.rmtree(beside, ignore_errors=True)
 
 
 def check_free(folder: str | Path, *, replace: bool = False) -> None:
@@ -64,6 +63,8 @@ def check_free(folder: str | Path, *, replace: bool = False) -> None:
         OutputExistsError: the folder holds something and may not be replaced.
     """
     target = Path(folder)
+    if target.name in ("", ".."):
+        raise OutputExistsError(f"{target} cannot be renamed into place; name a folder that does not exist yet.")
     if target.is_file():
         raise OutputExistsError(f"{target} is a file; name a folder that does not exist yet.")
     if not target.exists() or not any(target.iterdir()):
@@ -81,7 +82,7 @@ def check_free(folder: str | Path, *, replace: bool = False) -> None:
 def write_config(folder: Path, *, kind: str, settings: Mapping[str, Any], provenance: Provenance) -> None:
     """Write `config.json` with the hash of every file that lies in the folder: call it last."""
     files = {
-        str(path.relative_to(folder)): file_hash(path)
+        path.relative_to(folder).as_posix(): file_hash(path)
         for path in sorted(folder.rglob("*"))
         if path.is_file() and path != folder / CONFIG
     }
@@ -109,11 +110,11 @@ def read_config(folder: str | Path, *, kind: str) -> dict[str, Any]:
         raise ArtifactError(f"{path} is not a latlas {kind}: it has no {CONFIG}.")
     record = read_json(path / CONFIG)
     found = record.get("kind") if isinstance(record, dict) else None
-    if not isinstance(record, dict) or found is None or "files" not in record or "settings" not in record:
+    if not isinstance(record, dict) or not isinstance(found, str) or not _is_ours(record):
         raise ArtifactError(f"{path} is not a latlas {kind}: its {CONFIG} was written by another program.")
     if found != kind:
         raise ArtifactError(f"{path} holds a latlas {found}, and a {kind} was asked for.")
-    if record.get("format", 0) > FORMAT:
+    if record["format"] > FORMAT:
         raise ArtifactError(
             f"{path} was written in format {record['format']}, this latlas reads up to {FORMAT}: update latlas."
         )
@@ -167,8 +168,34 @@ def _kind_of(folder: Path) -> str | None:
         record = read_json(folder / CONFIG)
     except ArtifactError:
         return None
-    kind = record.get("kind") if isinstance(record, dict) and "files" in record else None
+    kind = record.get("kind") if isinstance(record, dict) and _is_ours(record) else None
     return kind if isinstance(kind, str) else None
+
+
+def _is_ours(record: Mapping[str, Any]) -> bool:
+    return (
+        isinstance(record.get("format"), int)
+        and isinstance(record.get("files"), dict)
+        and isinstance(record.get("settings"), dict)
+        and isinstance(record.get("provenance"), dict)
+    )
+
+
+def _swap(beside: Path, target: Path) -> None:
+    # Whichever rename fails, the earlier artifact keeps its place or gets it back.
+    aside = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".old", dir=target.parent))
+    try:
+        os.rename(target, aside / target.name)
+    except OSError:
+        aside.rmdir()
+        raise
+    try:
+        os.rename(beside, target)
+    except OSError:
+        os.rename(aside / target.name, target)
+        aside.rmdir()
+        raise
+    shutil.rmtree(aside, ignore_errors=True)
 
 
 def _sync_tree(folder: Path) -> None:

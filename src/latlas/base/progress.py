@@ -1,18 +1,19 @@
 """How long work tells how far it is: a callable, so that nothing below the command line prints."""
 
 from collections.abc import Iterable, Iterator, Sized
-from typing import Protocol, TypeVar
+from typing import Protocol, TypeVar, runtime_checkable
 
 T = TypeVar("T")
 
 
+@runtime_checkable
 class Progress(Protocol):
-    """Called with the name of a task, how much of it is done, and how much there is (None: unknown)."""
+    """Called with the name of a task, how much of it is done, how much there is (None: unknown), and a short note."""
 
-    def __call__(self, task: str, done: int, total: int | None) -> None: ...
+    def __call__(self, task: str, done: int, total: int | None, note: str = "") -> None: ...
 
 
-def silent(task: str, done: int, total: int | None) -> None:
+def silent(task: str, done: int, total: int | None, note: str = "") -> None:
     """Tell nobody."""
 
 

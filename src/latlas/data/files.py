@@ -78,6 +78,8 @@ def load_array(path: Path) -> ImageSet:
     images = _as_images(arrays["images"], path)
     if labels is not None and labels.shape != (images.shape[0],):
         raise ImageFormatError(f"{path}: labels have shape {labels.shape}, expected ({images.shape[0]},), one an image.")
+    if labels is not None and not (labels.dtype == np.bool_ or np.issubdtype(labels.dtype, np.integer)):
+        raise ImageFormatError(f"{path}: labels must be whole class numbers, got {labels.dtype}. Number the classes first.")
     return ImageSet(
         name=str(path), storage=images, labels=None if labels is None else torch.from_numpy(labels.astype(np.int64))
     )
@@ -88,7 +90,7 @@ def _as_images(array: np.ndarray, path: Path) -> Tensor:
         array = array[:, None]
     elif array.ndim == 4 and array.shape[1] not in (1, 3) and array.shape[3] in (1, 3):
         array = array.transpose(0, 3, 1, 2)
-    if array.ndim != 4 or array.shape[1] not in (1, 3) or array.shape[0] == 0:
+    if array.ndim != 4 or array.shape[1] not in (1, 3) or 0 in array.shape:
         raise ImageFormatError(
             f"{path}: expected images as n x h x w, n x h x w x c or n x c x h x w with 1 or 3 channels, got shape {array.shape}."
         )

@@ -17,7 +17,8 @@ class ImageSet:
     """Images with a name, kept as uint8 (or float32 in [0, 1]) and converted batch by batch.
 
     Raises:
-        ImageFormatError: the tensor is not `n c h w`, or of another type, or floats leave [0, 1].
+        ImageFormatError: the tensor is not `n c h w`, or of another type, or floats leave [0, 1], or labels or names
+            are not one an image.
         NonFiniteError: floats hold NaN or infinity.
     """
 
@@ -34,6 +35,12 @@ class ImageSet:
             raise ImageFormatError(
                 f"{self.name}: images must be uint8 or float32, got {self.storage.dtype}. Convert them first."
             )
+        if self.labels is not None and tuple(self.labels.shape) != shape[:1]:
+            raise ImageFormatError(
+                f"{self.name}: labels have shape {tuple(self.labels.shape)}, expected ({shape[0]},), one an image."
+            )
+        if self.names and len(self.names) != shape[0]:
+            raise ImageFormatError(f"{self.name}: got {len(self.names)} names for {shape[0]} images. Give one an image.")
         if self.storage.dtype == torch.float32 and self.storage.numel():
             low, high = self.storage.aminmax()
             if not bool(low.isfinite() and high.isfinite()):

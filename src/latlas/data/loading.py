@@ -9,7 +9,7 @@ from latlas.data.builtin import BUILTIN_SETS, SPLITS, load_builtin
 from latlas.data.files import load_array, load_folder
 from latlas.data.images import ImageSet
 
-_SLICE = re.compile(r"^(?P<rest>.+?)\[(?P<start>-?\d*):(?P<stop>-?\d*)\]$")
+_SLICE = re.compile(r"^(?P<rest>.+?)\[(?P<start>(-?\d+)?):(?P<stop>(-?\d+)?)\]$")
 
 
 def load_images(spec: str | Path, *, size: int | None = None, progress: Progress = silent) -> ImageSet:
@@ -26,10 +26,9 @@ def load_images(spec: str | Path, *, size: int | None = None, progress: Progress
     """
     text = str(spec)
     match = _SLICE.match(text)
-    rest = match["rest"] if match else text
-    images = _load_whole(rest, size, progress)
     if match is None:
-        return images
+        return _load_whole(text, size, progress)
+    images = load_images(match["rest"], size=size, progress=progress)  # which may be a slice itself
     return images.slice(int(match["start"]) if match["start"] else None, int(match["stop"]) if match["stop"] else None)
 
 

@@ -45,7 +45,7 @@ def load_model(spec: str | Path) -> LatentModel:
         raise ArtifactError(f"{text} is not a latlas model: it has no {CONFIG}.")
     record: Any = read_json(path / CONFIG)
     kind = record.get("kind") if isinstance(record, dict) else None
-    if kind not in _KINDS:
+    if not isinstance(kind, str) or kind not in _KINDS:
         found = f"a latlas {kind}" if isinstance(kind, str) else "written by another program"
         raise ArtifactError(f"{text} is not a model: it is {found}. Models are of kind {', '.join(sorted(_KINDS))}.")
     return _KINDS[kind](path)

@@ -92,6 +92,17 @@ def require_generator(model: LatentModel, question: str) -> Generator:
     raise CapabilityError(f"{question} needs a decoder that can draw its own codes, which {model.name} is not.")
 
 
+def require_encoder(model: LatentModel, question: str) -> Encoder:
+    """Return the model if it encodes.
+
+    Raises:
+        CapabilityError: it does not.
+    """
+    if _has(model, "encode"):
+        return model  # type: ignore[return-value]
+    raise CapabilityError(f"{question} needs an encoder, which {model.name} lacks. Give a model that encodes.")
+
+
 def is_encoder(model: LatentModel) -> TypeGuard[Encoder]:
     """Tell whether a model encodes."""
     return _has(model, "encode")
@@ -135,4 +146,4 @@ def device_of(model: object) -> torch.device:
 
 
 def _has(model: object, method: str) -> bool:
-    return callable(getattr(model, method, None))
+    return callable(getattr(model, method, None)) and method not in getattr(model, "lacks", ())

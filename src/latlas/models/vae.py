@@ -1,7 +1,7 @@
 """The one VAE assembly: any architecture, any latent shape, saved as safetensors and JSON."""
 
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -94,7 +94,7 @@ class VAE(nn.Module):
         write_config(folder, kind=KIND, settings=settings, provenance=provenance)
 
     @classmethod
-    def from_pretrained(cls, folder: str | Path) -> Self:
+    def from_pretrained(cls, folder: str | Path) -> "VAE":
         """Read a model that `save_pretrained` or `train_vae` wrote.
 
         Raises:

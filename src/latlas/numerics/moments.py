@@ -6,7 +6,6 @@ adding up raw second moments instead loses every digit of a covariance whose mea
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Self
 
 import torch
 from jaxtyping import Float, Float64
@@ -28,12 +27,12 @@ class Moments:
     scatter: Float64[Tensor, "d d"]
 
     @classmethod
-    def empty(cls, size: int) -> Self:
+    def empty(cls, size: int) -> "Moments":
         """Return the moments of no rows of `size` variables: the neutral element of `merge`."""
         return cls(0, torch.zeros(size, dtype=torch.float64), torch.zeros(size, size, dtype=torch.float64))
 
     @classmethod
-    def of(cls, rows: Float[Tensor, "n d"]) -> Self:
+    def of(cls, rows: Float[Tensor, "n d"]) -> "Moments":
         """Return the moments of rows that are all here.
 
         Raises:
@@ -56,13 +55,13 @@ class Moments:
         return cls(exact.shape[0], mean + residue, centred.T @ centred)
 
     @classmethod
-    def over(cls, batches: Iterable[Float[Tensor, "_ d"]]) -> Self:
+    def over(cls, batches: Iterable[Float[Tensor, "_ d"]]) -> "Moments":
         """Return the moments of a stream of batches of rows.
 
         Raises:
             IllPosedError: the stream is empty.
         """
-        total: Self | None = None
+        total: Moments | None = None
         for batch in batches:
             total = cls.of(batch) if total is None else total.merge(cls.of(batch))
         if total is None:
@@ -74,7 +73,7 @@ class Moments:
         """How many variables a row has."""
         return self.mean.shape[0]
 
-    def merge(self, other: "Moments") -> Self:
+    def merge(self, other: "Moments") -> "Moments":
         """Return the moments of both sets of rows together."""
         count = self.count + other.count
         if count == 0:
@@ -109,7 +108,7 @@ class MarginalMoments:
     scatter: Float64[Tensor, " *d"]
 
     @classmethod
-    def of(cls, rows: Float[Tensor, "n *d"]) -> Self:
+    def of(cls, rows: Float[Tensor, "n *d"]) -> "MarginalMoments":
         """Return the marginal moments of rows of any shape.
 
         >>> float(MarginalMoments.of(torch.tensor([[0.0], [2.0]])).variance())
@@ -121,7 +120,7 @@ class MarginalMoments:
         mean = exact.mean(dim=0)
         return cls(exact.shape[0], mean, (exact - mean).square().sum(dim=0))
 
-    def merge(self, other: "MarginalMoments") -> Self:
+    def merge(self, other: "MarginalMoments") -> "MarginalMoments":
         """Return the marginal moments of both sets of rows together."""
         count = self.count + other.count
         if count == 0:
@@ -143,11 +142,11 @@ class PairedMoments:
     source_size: int
 
     @classmethod
-    def of(cls, source: Float[Tensor, "n s"], target: Float[Tensor, "n t"]) -> Self:
+    def of(cls, source: Float[Tensor, "n s"], target: Float[Tensor, "n t"]) -> "PairedMoments":
         """Return the joint moments of paired rows."""
         return cls(Moments.of(torch.cat([source.double(), target.double()], dim=1)), source.shape[1])
 
-    def merge(self, other: "PairedMoments") -> Self:
+    def merge(self, other: "PairedMoments") -> "PairedMoments":
         """Return the joint moments of both sets of pairs together."""
         return type(self)(self.joint.merge(other.joint), self.source_size)
 

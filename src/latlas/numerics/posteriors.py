@@ -1,7 +1,6 @@
 """What a stream of Gaussian posteriors says of each latent variable, accumulated in float64."""
 
 from dataclasses import dataclass
-from typing import Self
 
 import torch
 from jaxtyping import Float, Float64
@@ -24,7 +23,7 @@ class PosteriorMoments:
     kl_nats: Float64[Tensor, " *latent"]  # mean over images of KL to the prior
 
     @classmethod
-    def of(cls, mean: Float[Tensor, "n *latent"], log_variance: Float[Tensor, "n *latent"]) -> Self:
+    def of(cls, mean: Float[Tensor, "n *latent"], log_variance: Float[Tensor, "n *latent"]) -> "PosteriorMoments":
         """Return the statistics of a batch of posteriors; of at least one."""
         exact_mean, exact_log = mean.detach().cpu().double(), log_variance.detach().cpu().double()
         return cls(
@@ -34,7 +33,7 @@ class PosteriorMoments:
             kl_to_prior_nats(exact_mean, exact_log).mean(dim=0),
         )
 
-    def merge(self, other: "PosteriorMoments") -> Self:
+    def merge(self, other: "PosteriorMoments") -> "PosteriorMoments":
         """Return the statistics of both streams together."""
         count = self.means.count + other.means.count
         mine, theirs = self.means.count / count, other.means.count / count
@@ -66,7 +65,7 @@ class PosteriorMoments:
         )
 
     @classmethod
-    def from_rows(cls, rows: Float64[Tensor, "rows *latent"]) -> Self:
+    def from_rows(cls, rows: Float64[Tensor, "rows *latent"]) -> "PosteriorMoments":
         """Read what `as_rows` wrote."""
         count, mean, scatter, variance, deviation, kl = rows.unbind(0)
         return cls(MarginalMoments(int(count.flatten()[0]), mean, scatter), variance, deviation, kl)

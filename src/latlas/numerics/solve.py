@@ -12,7 +12,7 @@ from jaxtyping import Float64
 from torch import Tensor
 
 from latlas.base.errors import IllPosedError, NonFiniteError, SettingError
-from latlas.numerics.moments import PairedMoments
+from latlas.numerics.moments import Moments, PairedMoments
 
 _EPSILON = torch.finfo(torch.float64).eps
 # Below this share of its spread a variable counts as constant: it carries rounding, not information.
@@ -48,7 +48,7 @@ def fit_affine(moments: PairedMoments, *, ridge: float = 0.0, bias: bool = True)
 
     Raises:
         SettingError: a negative or non-finite ridge.
-        IllPosedError: fewer rows than unknowns a target variable, with `ridge=0`.
+        IllPosedError: fewer rows than unknowns a target variable, with `ridge=0`; or none at all.
         NonFiniteError: the moments hold NaN.
     """
     if not (ridge >= 0.0 and math.isfinite(ridge)):
@@ -60,6 +60,8 @@ def fit_affine(moments: PairedMoments, *, ridge: float = 0.0, bias: bool = True)
             f"An affine map from {moments.source_size} variables has {unknowns} unknowns per target variable, and "
             f"{moments.count} pairs were given. Give at least {unknowns} pairs, or a ridge (ridge='gcv' chooses one)."
         )
+    if moments.count == 0:
+        raise IllPosedError("A map was asked of no pairs at all. Give pairs of source and target codes.")
     _require_finite(used)
     scatter = used.source.scatter
     penalised = scatter + ridge * torch.eye(scatter.shape[0], dtype=torch.float64)
@@ -68,7 +70,8 @@ def fit_affine(moments: PairedMoments, *, ridge: float = 0.0, bias: bool = True)
     kept = values > values[-1].clamp_min(0) * _EPSILON * scatter.shape[0]
     inverse = torch.where(kept, 1.0 / values, torch.zeros_like(values))
     weight = scale[:, None] * (vectors @ (inverse[:, None] * (vectors.T @ (scale[:, None] * used.cross))))
-    # The normal equations square the condition number; one step of refinement on their residual wins the digits back.
+    # One step of refinement halves the rounding of the solve. What squaring the data cost is lost with the rows: the
+    # weights are good to about condition * 1e-16.
     residue = used.cross - penalised @ weight
     weight = weight + scale[:, None] * (vectors @ (inverse[:, None] * (vectors.T @ (scale[:, None] * residue))))
     condition = float(values[-1] / values[kept][0]) if bool(kept.any()) else math.inf
@@ -91,7 +94,7 @@ def fit_orthogonal(moments: PairedMoments) -> LinearFit:
     left, values, right = torch.linalg.svd(moments.cross, full_matrices=False)
     rotation = left @ right
     carried = (rotation.T @ moments.source.scatter @ rotation).trace()
-    if float(carried) <= 0.0:
+    if float(carried) <= 0.0 or bool(_is_constant(moments.source).all()):
         raise IllPosedError("The source codes are constant; there is nothing to rotate. Give codes that differ.")
     rank = int((values > values[0] * _EPSILON * max(moments.cross.shape)).sum())
     return _evidence(moments, rotation * (values.sum() / carried), ridge=0.0, rank=rank, condition=1.0, original=moments)
@@ -113,22 +116,24 @@ def choose_ridge(moments: PairedMoments, *, bias: bool = True) -> float:
     _require_finite(used)
     values, vectors = torch.linalg.eigh(used.source.scatter)
     values = values.clamp_min(0.0)
-    if float(values[-1]) == 0.0:
+    if bool(_is_constant(used.source).all()):
         raise IllPosedError("The source codes are constant; no map can be fitted from them. Give codes that differ.")
-    projected = (vectors.T @ used.cross).square().sum(dim=1)
-    total = used.target.scatter.trace()
+    kept = values > values[-1] * _EPSILON * values.numel()
+    values = values[kept]
+    explained = (vectors.T @ used.cross).square().sum(dim=1)[kept] / values
+    # What no ridge can explain, and the rows left to judge it by. Each is zero where the fit interpolates; left to
+    # rounding, 0/0 would then look like the best score of all.
+    spare = used.count - int(bias) - values.numel()
+    unexplained = float((used.target.scatter.trace() - explained.sum()).clamp_min(0.0)) if spare > 0 else 0.0
     strengths = [float(values[-1]) * 10.0 ** (exponent / 8 - 12) for exponent in range(97)]
-    if used.count > used.source_size + int(bias) and float(values[0]) > float(values[-1]) * _EPSILON * values.numel():
+    if spare > 0 and bool(kept.all()):
         strengths.insert(0, 0.0)
 
     def score(ridge: float) -> float:
-        shrunk = values + ridge
-        safe = shrunk > 0
-        explained = torch.where(safe, projected * (values + 2 * ridge) / shrunk.square(), torch.zeros_like(projected))
-        freedom = used.count - float((values[safe] / shrunk[safe]).sum()) - int(bias)
-        if freedom <= 0:
-            return math.inf
-        return float((total - explained.sum()).clamp_min(0.0)) * used.count / freedom**2
+        withheld = ridge / (values + ridge)
+        lost = unexplained + float((withheld.square() * explained).sum())
+        freedom = spare + float(withheld.sum())
+        return lost * used.count / freedom**2
 
     return min(strengths, key=score)
 
@@ -136,6 +141,11 @@ def choose_ridge(moments: PairedMoments, *, bias: bool = True) -> float:
 def _require_finite(moments: PairedMoments) -> None:
     if not bool(moments.joint.scatter.isfinite().all() and moments.joint.mean.isfinite().all()):
         raise NonFiniteError("The moments hold NaN or infinity; nothing can be fitted from them.")
+
+
+def _is_constant(moments: Moments) -> Tensor:
+    spread = moments.scatter.diagonal().clamp_min(0.0).sqrt()
+    return spread <= _CONSTANT * moments.mean.abs() * math.sqrt(max(moments.count, 1))
 
 
 def _inverse_spread(scatter: Tensor, moments: PairedMoments) -> Tensor:
@@ -151,7 +161,8 @@ def _evidence(
     fitted = weight.T @ used.cross
     residual = used.target.scatter - fitted - fitted.T + weight.T @ used.source.scatter @ weight
     spread = original.target.scatter.diagonal()
-    r2 = torch.where(spread > 0, 1.0 - residual.diagonal().clamp_min(0.0) / spread, torch.full_like(spread, math.nan))
+    r2 = 1.0 - residual.diagonal().clamp_min(0.0) / spread
+    r2 = torch.where(_is_constant(original.target), torch.full_like(spread, math.nan), r2)
     return LinearFit(
         weight=weight,
         bias=used.target.mean - used.source.mean @ weight,

@@ -30,6 +30,12 @@ class CallableModel:
     fingerprint: str = "unstated"
     device: torch.device = torch.device("cpu")
 
+    @property
+    def lacks(self) -> frozenset[str]:
+        """The methods for which no function was given: `require_autoencoder` and its like ask this before any work."""
+        given = {"encode": self.encode_with, "decode": self.decode_with}
+        return frozenset(method for method, function in given.items() if function is None)
+
     def encode(self, images: Images) -> Posterior:
         """Return the posterior of each image.
 

@@ -1,6 +1,6 @@
 """What an architecture is: settings that build an encoder and a decoder for an image shape."""
 
-from typing import ClassVar, Protocol
+from typing import ClassVar, Protocol, runtime_checkable
 
 from torch import nn
 
@@ -8,6 +8,7 @@ from latlas.base.errors import SettingError
 from latlas.base.shapes import ImageShape, LatentShape
 
 
+@runtime_checkable
 class Architecture(Protocol):
     """Settings of an encoder/decoder pair; a frozen dataclass, written as JSON beside the weights.
 
@@ -24,12 +25,12 @@ class Architecture(Protocol):
 
 
 def check_positive(name: str, **settings: int | tuple[int, ...]) -> None:
-    """Raise unless every size is at least 1.
+    """Raise unless every size is a whole number of at least 1.
 
     Raises:
         SettingError: one is not.
     """
     for setting, value in settings.items():
         sizes = value if isinstance(value, tuple) else (value,)
-        if any(size < 1 for size in sizes):
-            raise SettingError(f"{name}: {setting} must be at least 1, got {value}.")
+        if not all(isinstance(size, int) and size >= 1 for size in sizes):
+            raise SettingError(f"{name}: {setting} must be at least 1, in whole numbers, got {value!r}.")

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from latlas.base.errors import ImageFormatError
+from latlas.base.errors import ImageFormatError, SettingError
 from latlas.base.shapes import Codes, Images, ImageShape, LatentShape
 from latlas.models.architectures.architecture import check_positive
 
@@ -27,6 +27,8 @@ class Conv:
 
     def __post_init__(self) -> None:
         check_positive(self.name, channels=self.channels, latent=self.latent)
+        if not self.channels:
+            raise SettingError(f"{self.name}: channels must name at least one stage, as in (32, 64, 128).")
 
     def latent_shape(self, image_shape: ImageShape) -> LatentShape:
         return (self.latent,)

@@ -1,0 +1,135 @@
+"""The LinearMap value: codes of one latent space to codes of another."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from torch import Tensor
+
+from latlas.base.artifacts import load_tensors, read_config, save_tensors, write_config, writing
+from latlas.base.errors import ArtifactError, CodeShapeError, IllPosedError
+from latlas.base.provenance import Provenance
+from latlas.base.shapes import Codes
+
+KIND = "linear-map"
+_TENSORS = "map.safetensors"
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class LinearMap:
+    """An affine map between vector latent spaces: target = source @ weight + bias, in float64.
+
+    `evidence` tells how the fit went: count, rank, condition, ridge, R2 per target variable.
+    """
+
+    weight: Tensor  # s t
+    bias: Tensor  # t
+    kind: str  # how it was fitted: "affine", "orthogonal", ...
+    source: str  # names of the two spaces
+    target: str
+    evidence: Mapping[str, Any] = field(default_factory=dict)
+    provenance: Provenance = field(default_factory=lambda: Provenance(made_by="LinearMap"))
+
+    def __post_init__(self) -> None:
+        if self.weight.ndim != 2 or self.bias.shape != self.weight.shape[1:]:
+            raise CodeShapeError(
+                f"A map needs a weight s x t and a bias t, got {tuple(self.weight.shape)}, {tuple(self.bias.shape)}."
+            )
+
+    @property
+    def source_size(self) -> int:
+        """Variables of the source space."""
+        return self.weight.shape[0]
+
+    @property
+    def target_size(self) -> int:
+        """Variables of the target space."""
+        return self.weight.shape[1]
+
+    def apply(self, codes: Codes) -> Codes:
+        """Return the codes relocated into the target space, in the type they came in.
+
+        Raises:
+            CodeShapeError: codes of another width than the source's.
+        """
+        if codes.ndim != 2 or codes.shape[1] != self.source_size:
+            raise CodeShapeError(
+                f"This map takes codes of {self.source_size} variables ({self.source}), got shape {tuple(codes.shape)}. "
+                "Use codes of that model, or fit a map on encodings of yours."
+            )
+        weight, bias = self.weight.to(codes.device), self.bias.to(codes.device)
+        return (codes.double() @ weight + bias).to(codes.dtype)
+
+    def then(self, other: "LinearMap") -> "LinearMap":
+        """Return the map that applies this one and then the other.
+
+        Raises:
+            CodeShapeError: the other does not start where this one ends.
+        """
+        if other.source_size != self.target_size:
+            raise CodeShapeError(
+                f"Cannot follow a map into {self.target_size} variables ({self.target}) by one from "
+                f"{other.source_size} ({other.source})."
+            )
+        return LinearMap(
+            weight=self.weight @ other.weight,
+            bias=self.bias @ other.weight + other.bias,
+            kind="composed",
+            source=self.source,
+            target=other.target,
+        )
+
+    def inverse(self) -> "LinearMap":
+        """Return the map back; where it is not square, the least-squares (pseudo-)inverse.
+
+        Raises:
+            IllPosedError: a square weight that is singular to rounding.
+        """
+        square = self.source_size == self.target_size
+        if square and int(torch.linalg.matrix_rank(self.weight)) < self.source_size:
+            raise IllPosedError(
+                "This map is singular: some of the source is lost, and no inverse brings it back. Fit the other way."
+            )
+        back = torch.linalg.inv(self.weight) if square else torch.linalg.pinv(self.weight)
+        return LinearMap(weight=back, bias=-self.bias @ back, kind="inverse", source=self.target, target=self.source)
+
+    def save_pretrained(self, folder: str | Path, *, replace: bool = False) -> None:
+        """Write the map as an artifact folder.
+
+        Raises:
+            OutputExistsError: the folder already holds something.
+        """
+        with writing(folder, replace=replace) as beside:
+            save_tensors(beside / _TENSORS, {"weight": self.weight, "bias": self.bias})
+            settings: dict[str, Any] = {
+                "map": self.kind,
+                "source": self.source,
+                "target": self.target,
+                "evidence": dict(self.evidence),
+            }
+            write_config(beside, kind=KIND, settings=settings, provenance=self.provenance)
+
+    @classmethod
+    def from_pretrained(cls, folder: str | Path) -> Self:
+        """Read what `save_pretrained` wrote.
+
+        Raises:
+            MissingPathError, ArtifactError: no such artifact, or a damaged one.
+        """
+        config = read_config(folder, kind=KIND)
+        tensors = load_tensors(Path(folder) / _TENSORS)
+        settings = config["settings"]
+        try:
+            return cls(
+                weight=tensors["weight"],
+                bias=tensors["bias"],
+                kind=settings["map"],
+                source=settings["source"],
+                target=settings["target"],
+                evidence=settings["evidence"],
+                provenance=Provenance.from_json(config["provenance"]),
+            )
+        except (KeyError, CodeShapeError) as failure:
+            raise ArtifactError(f"{folder} is not a readable map ({failure}). Fit it again.") from failure

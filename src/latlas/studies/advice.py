@@ -1,0 +1,126 @@
+"""Plain words from the numbers of a diagnosis: what they mean, and what to do."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from latlas.measurements.latents import LatentTable
+from latlas.measurements.reconstruction import Reconstruction
+
+Level = Literal["good", "note", "warning"]
+
+_LAW_TOLERANCE = 0.08  # the published dense table stays within 0.04 of 1, the convolutional one reaches 0.08 on average
+_VARIANCE_LOSS_RANGE = (0.8, 1.2)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Advice:
+    """One finding: a headline, and what follows from it."""
+
+    level: Level
+    headline: str
+    text: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Zeroing:
+    """What setting the collapsed variables to 0 changes, measured."""
+
+    error_before: float
+    error_after: float
+    largest_output_difference: float  # over all pixels of all images, in [0, 1] units
+
+    @property
+    def relative_change(self) -> float:
+        """Growth of the error as a share of it."""
+        return self.error_after / self.error_before - 1.0 if self.error_before > 0 else 0.0
+
+
+def advise(latents: LatentTable, reconstruction: Reconstruction, zeroing: Zeroing | None) -> list[Advice]:
+    """Return the findings, most urgent first."""
+    findings = [_collapse(latents, zeroing), *_rules(latents), _law(latents), _variance_loss(reconstruction)]
+    urgency = {"warning": 0, "note": 1, "good": 2}
+    return sorted(findings, key=lambda finding: urgency[finding.level])
+
+
+def _collapse(latents: LatentTable, zeroing: Zeroing | None) -> Advice:
+    total, active = len(latents), latents.active_count
+    if active == 0:
+        return Advice(
+            level="warning",
+            headline=f"Everything has collapsed: 0 of {total} latent variables are active.",
+            text=(
+                "The KL weight has won: every image gets the same code, and the decoder draws one mean image. The variance law "
+                "holds all the same, so do not be reassured by it. Train again with the running-error balance, or with a smaller "
+                "KL weight or sigma."
+            ),
+        )
+    if active == total:
+        return Advice(
+            level="note",
+            headline=f"All {total} latent variables are in use.",
+            text="The latent space may be too small for these data: try more variables and see whether the error falls.",
+        )
+    measured = ""
+    if zeroing is not None:
+        measured = (
+            f" Setting them to 0 changes the error by {100 * zeroing.relative_change:+.2f} % and no pixel by more than "
+            f"{zeroing.largest_output_difference:.2g}."
+        )
+    return Advice(
+        level="good",
+        headline=f"{active} of {total} latent variables are active, {total - active} collapsed.",
+        text=f"The latent space is larger than these data need, which costs nothing but size: prune the collapsed ones.{measured}",
+    )
+
+
+def _rules(latents: LatentTable) -> Sequence[Advice]:
+    counts = {rule: int(collapsed.sum()) for rule, collapsed in latents.collapsed_by_rule.items()}
+    if len(set(counts.values())) <= 1:
+        return ()
+    listed = "; ".join(f"{rule}: {count}" for rule, count in counts.items())
+    return (
+        Advice(
+            level="note",
+            headline="The published rules disagree on which variables are collapsed.",
+            text=f"Collapsed by rule: {listed}. Variables on the border are used a little: look at their gain before you prune them.",
+        ),
+    )
+
+
+def _law(latents: LatentTable) -> Advice:
+    law = latents.variance_law
+    mean, low, high = float(law.mean()), float(law.min()), float(law.max())
+    caution = "The law holds in a collapsed model too, so it cannot tell health from collapse."
+    if abs(mean - 1.0) <= _LAW_TOLERANCE:
+        return Advice(
+            level="good",
+            headline=f"The variance law holds: {mean:.3f} on average.",
+            text=f"Mean posterior variance + variance of means lies between {low:.2f} and {high:.2f}. {caution}",
+        )
+    return Advice(
+        level="note",
+        headline=f"The variance law is off: {mean:.3f} on average, where a stationary code has 1.",
+        text=(
+            f"It lies between {low:.2f} and {high:.2f}. The scale of the codes has not settled (train longer), or the decoder "
+            "cannot rescale its input freely. Samples from the standard normal prior will not match the codes: fit a sampler."
+        ),
+    )
+
+
+def _variance_loss(reconstruction: Reconstruction) -> Advice:
+    ratio = reconstruction.variance_loss_over_error
+    low, high = _VARIANCE_LOSS_RANGE
+    share = 100 * reconstruction.variance_loss / reconstruction.image_variance if reconstruction.image_variance > 0 else 0.0
+    lost = f"Reconstructions lack {share:.0f} % of the variance of the images, {ratio:.2f} times their squared error."
+    if low <= ratio <= high:
+        return Advice(
+            level="good",
+            headline=f"Variance loss is {ratio:.2f} of the squared error, as a conditional mean has it.",
+            text=f"{lost} The decoder draws the average of what a code could mean; that average is the blur you see.",
+        )
+    return Advice(
+        level="note",
+        headline=f"Variance loss is {ratio:.2f} times the squared error, where a conditional mean has 1.",
+        text=f"{lost} The decoder is not the conditional mean of its codes on these images: over-fitted, cut short, or adversarial.",
+    )

@@ -1,0 +1,136 @@
+"""One autoencoder and its images -> a health sheet: what each latent variable does, and what to do about it."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from latlas.base.progress import Progress, silent
+from latlas.base.provenance import Provenance
+from latlas.base.records import plain
+from latlas.data.images import ImageSet
+from latlas.encodings.encode import encode
+from latlas.measurements.gain import Gain, reconstruction_gain
+from latlas.measurements.latents import LatentTable, latent_table, silence
+from latlas.measurements.reconstruction import Reconstruction, decode_batches, measure_reconstruction
+from latlas.models.protocols import Autoencoder, LatentModel, require_autoencoder
+from latlas.studies.advice import Advice, Zeroing, advise
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Diagnosis:
+    """The health sheet of a model on an image set."""
+
+    model: str
+    images: str
+    count: int  # images measured
+    latents: LatentTable
+    gain: Gain
+    reconstruction: Reconstruction
+    zeroing: Zeroing | None  # None where nothing has collapsed
+    advice: list[Advice]
+    provenance: Provenance
+
+    @property
+    def table(self) -> list[dict[str, Any]]:
+        """One row a latent variable, in the order of the latent space."""
+        rows = self.latents
+        return [
+            {
+                "variable": i,
+                "mean": float(rows.mean[i]),
+                "variance_of_means": float(rows.variance_of_means[i]),
+                "mean_posterior_variance": float(rows.mean_posterior_variance[i]),
+                "variance_law": float(rows.variance_law[i]),
+                "kl_nats": float(rows.kl_nats[i]),
+                "gain": float(self.gain.mean[i]),
+                "gain_standard_error": float(self.gain.standard_error[i]),
+                "verdict": "active" if bool(rows.active[i]) else "collapsed",
+                "collapsed_by": [rule for rule, marked in rows.collapsed_by_rule.items() if bool(marked[i])],
+            }
+            for i in range(len(rows))
+        ]
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        """The numbers of the whole model; errors are squared, per pixel, in [0, 1] units."""
+        law = self.latents.variance_law
+        return {
+            "variables": len(self.latents),
+            "active": self.latents.active_count,
+            "collapsed": len(self.latents) - self.latents.active_count,
+            "collapsed_by_rule": {rule: int(marked.sum()) for rule, marked in self.latents.collapsed_by_rule.items()},
+            "kl_nats": float(self.latents.kl_nats.sum()),
+            "variance_law_mean": float(law.mean()),
+            "variance_law_min": float(law.min()),
+            "variance_law_max": float(law.max()),
+            "mse": self.reconstruction.error,
+            "mse_standard_error": self.reconstruction.standard_error(),
+            "image_variance": self.reconstruction.image_variance,
+            "variance_loss": self.reconstruction.variance_loss,
+            "variance_loss_over_mse": self.reconstruction.variance_loss_over_error,
+            "zeroing_collapsed_relative_change": 0.0 if self.zeroing is None else self.zeroing.relative_change,
+            "zeroing_collapsed_largest_difference": 0.0 if self.zeroing is None else self.zeroing.largest_output_difference,
+        }
+
+    def to_json(self) -> dict[str, Any]:
+        """Return every number, ready for JSON."""
+        record: dict[str, Any] = plain(
+            {
+                **self.summary,
+                "model": self.model,
+                "images": self.images,
+                "count": self.count,
+                "table": self.table,
+                "advice": self.advice,
+                "provenance": self.provenance.to_json(),
+            }
+        )
+        return record
+
+
+def diagnose(model: LatentModel, images: ImageSet, *, progress: Progress = silent) -> Diagnosis:
+    """Return the health sheet of a model, measured on images (held-out ones tell more).
+
+    Args:
+        model: encodes and decodes.
+        images: of its image shape; a few thousand are enough.
+        progress: told throughout.
+
+    Raises:
+        CapabilityError: the model lacks an encoder or a decoder.
+        ImageFormatError: images of another shape.
+
+    Cost: one encode of every image, and one decode for each latent variable and two more.
+    """
+    autoencoder = require_autoencoder(model, "A diagnosis")
+    encoding = encode(autoencoder, images, progress=progress)
+    latents = latent_table(encoding.moments())
+    reconstruction = measure_reconstruction(autoencoder, encoding.mean, images, progress=progress)
+    gain = reconstruction_gain(autoencoder, encoding.mean, images, progress=progress)
+    zeroing = _measure_zeroing(autoencoder, encoding.mean, images, latents, reconstruction)
+    return Diagnosis(
+        model=autoencoder.name,
+        images=images.name,
+        count=len(images),
+        latents=latents,
+        gain=gain,
+        reconstruction=reconstruction,
+        zeroing=zeroing,
+        advice=advise(latents, reconstruction, zeroing),
+        provenance=Provenance(made_by="diagnose", made_from={"model": autoencoder.fingerprint, "images": images.content_hash}),
+    )
+
+
+def _measure_zeroing(
+    model: Autoencoder, codes: torch.Tensor, images: ImageSet, latents: LatentTable, reconstruction: Reconstruction
+) -> Zeroing | None:
+    collapsed = ~latents.active
+    if not bool(collapsed.any()):
+        return None
+    silenced = silence(codes, collapsed)
+    largest = 0.0
+    for before, after in zip(decode_batches(model, codes), decode_batches(model, silenced), strict=True):
+        largest = max(largest, float((before - after).abs().max()))
+    after_all = measure_reconstruction(model, silenced, images)
+    return Zeroing(error_before=reconstruction.error, error_after=after_all.error, largest_output_difference=largest)

@@ -1,0 +1,100 @@
+"""The SupportSet value: few images, far apart, that cover the main factors of variation."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+from torch import Tensor
+
+from latlas.base.artifacts import load_tensors, read_config, save_tensors, write_config, writing
+from latlas.base.errors import ArtifactError
+from latlas.base.provenance import Provenance
+from latlas.data.images import ImageSet
+from latlas.supports.sectors import Sectors
+
+KIND = "support-set"
+_TENSORS = "support.safetensors"
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class SupportSet:
+    """The members, where they came from, and the sectors that they stand for."""
+
+    images: ImageSet  # the members themselves, with their names
+    indices: Tensor  # of each member in the set it was chosen from
+    codes: Tensor  # of each member, in the space of the model that chose
+    sector: Tensor  # of each member
+    sectors: Sectors
+    occupancy: Tensor  # codes of the whole set in each sector, at the threshold
+    model: str
+    chosen_from: str  # name of the image set
+    provenance: Provenance = field(default_factory=lambda: Provenance(made_by="build_support_set"))
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    @property
+    def inhabited(self) -> int:
+        """Sectors that hold at least one image."""
+        return int((self.occupancy > 0).sum())
+
+    def save_pretrained(self, folder: str | Path, *, replace: bool = False) -> None:
+        """Write the set as an artifact folder, its images included.
+
+        Raises:
+            OutputExistsError: the folder already holds something.
+        """
+        with writing(folder, replace=replace) as beside:
+            tensors = {
+                "images": self.images.storage,
+                "indices": self.indices,
+                "codes": self.codes,
+                "sector": self.sector,
+                "occupancy": self.occupancy,
+            }
+            if self.images.labels is not None:
+                tensors["labels"] = self.images.labels
+            save_tensors(beside / _TENSORS, tensors)
+            settings: dict[str, Any] = {
+                "variables": list(self.sectors.variables),
+                "threshold": self.sectors.threshold,
+                "centre": list(self.sectors.centre),
+                "model": self.model,
+                "chosen_from": self.chosen_from,
+                "names": [self.images.names[i] for i in range(len(self))] if self.images.names else [],
+            }
+            write_config(beside, kind=KIND, settings=settings, provenance=self.provenance)
+
+    @classmethod
+    def from_pretrained(cls, folder: str | Path) -> Self:
+        """Read what `save_pretrained` wrote.
+
+        Raises:
+            MissingPathError, ArtifactError: no such artifact, or a damaged one.
+        """
+        config = read_config(folder, kind=KIND)
+        tensors = load_tensors(Path(folder) / _TENSORS)
+        settings = config["settings"]
+        try:
+            return cls(
+                images=ImageSet(
+                    name=f"Support Set of {settings['chosen_from']}",
+                    storage=tensors["images"],
+                    labels=tensors.get("labels"),
+                    names=tuple(settings["names"]),
+                ),
+                indices=tensors["indices"],
+                codes=tensors["codes"],
+                sector=tensors["sector"],
+                sectors=Sectors(
+                    variables=tuple(settings["variables"]),
+                    threshold=float(settings["threshold"]),
+                    centre=tuple(settings["centre"]),
+                ),
+                occupancy=tensors["occupancy"],
+                model=settings["model"],
+                chosen_from=settings["chosen_from"],
+                provenance=Provenance.from_json(config["provenance"]),
+            )
+        except KeyError as failure:
+            raise ArtifactError(f"{folder} is not a readable Support Set (no {failure}). Build it again.") from failure

@@ -1,0 +1,245 @@
+"""A training from settings to artifact: seeded, resumable, recorded."""
+
+import logging
+import shutil
+import time
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as L
+import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.loggers import TensorBoardLogger
+
+from latlas.base.artifacts import check_free, read_json, write_json, writing
+from latlas.base.errors import SettingError
+from latlas.base.progress import Progress, silent
+from latlas.base.provenance import Provenance
+from latlas.base.seeds import derived_seed
+from latlas.data.images import ImageSet
+from latlas.models.architectures.architecture import Architecture
+from latlas.models.architectures.registry import architecture, architecture_to_json
+from latlas.models.vae import VAE
+from latlas.training.callbacks import ReportProgress
+from latlas.training.module import Schedule, VAETraining
+from latlas.training.objectives import Objective
+from latlas.training.precision import Precision, choose_device, choose_precision
+
+logger = logging.getLogger(__name__)
+
+_CHECKPOINT = "last"
+_SETTINGS = "settings.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainedVAE:
+    """A trained model and how it came about."""
+
+    model: VAE
+    history: list[dict[str, Any]]  # one record an epoch: terms, likelihood variance, health per variable
+    precision: Precision
+    seconds: float  # of the training alone
+    images_per_second: float
+    warnings: list[str] = field(default_factory=list)  # what a person must hear, in words
+
+
+def train_vae(
+    images: ImageSet,
+    arch: Architecture | str = "dense",
+    *,
+    objective: Objective | None = None,
+    epochs: int = 20,
+    batch_size: int = 128,
+    learning_rate: float = 1e-3,
+    seed: int = 0,
+    device: str = "auto",
+    devices: int = 1,
+    precision: str = "auto",
+    name: str | None = None,
+    out: str | Path | None = None,
+    replace: bool = False,
+    progress: Progress = silent,
+) -> TrainedVAE:
+    """Fit a VAE to images.
+
+    The same arguments give the same weights on the same machine. With `out`, a training that was cut off goes on
+    from its last whole epoch when it is started again with the same settings.
+
+    Args:
+        images: what to fit.
+        arch: an architecture, or the name of one with its default settings.
+        objective: None for the running-error balance.
+        epochs: passes over the images.
+        batch_size: images of an optimiser step, over all processes.
+        learning_rate: of Adam at the start; it falls along a cosine to 5 % of this.
+        seed: decides initial weights, order and noise.
+        device: "auto", "cpu", "cuda", "cuda:1".
+        devices: processes, each on a device of that type.
+        precision: "auto" (see `choose_precision`), "float32", "bfloat16".
+        name: what reports call the model.
+        out: artifact folder: the model, its history, and TensorBoard scalars per latent variable under `run`.
+        replace: whether an earlier artifact there may be replaced.
+        progress: told after each step of the loop.
+
+    Raises:
+        SettingError: a setting out of range.
+        OutputExistsError: `out` already holds something.
+        ImageFormatError: images that the architecture cannot serve.
+        NonFiniteError: the loss left the numbers.
+    """
+    _check_settings(images, epochs, batch_size, learning_rate, devices)
+    if out is not None:
+        check_free(out, replace=replace)
+    built = architecture(arch) if isinstance(arch, str) else arch
+    aim = objective if objective is not None else Objective()
+    place = choose_device(device)
+    chosen = choose_precision(precision, convolutional=built.convolutional, device=place)
+    schedule = Schedule(
+        epochs=epochs,
+        batch_size=batch_size,
+        learning_rate=learning_rate,
+        seed=derived_seed(seed, "training"),
+        # Several backward passes in one step are more than Lightning's distributed wrapper can follow.
+        per_step=8 if devices == 1 else 1,
+    )
+    settings = {
+        "architecture": architecture_to_json(built),
+        "objective": asdict(aim),
+        "epochs": epochs,
+        "batch_size": batch_size,
+        "learning_rate": learning_rate,
+        "precision": chosen.to_json(),
+        "devices": devices,
+        "device": place.type,
+    }
+    provenance = Provenance(made_by="train_vae", seed=seed, made_from={"images": images.content_hash}, settings=settings)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derived_seed(seed, "weights"))
+        model = VAE(built, images.image_shape, name=name, provenance=provenance)
+    module = VAETraining(model, images, aim, schedule, channels_last=chosen.channels_last)
+    started = time.perf_counter()
+    work = None if out is None else _work_folder(Path(out), provenance)
+    _fit(module, place, devices, chosen, work, progress)
+    seconds = time.perf_counter() - started
+    model = model.cpu().eval()
+    result = TrainedVAE(
+        model=model,
+        history=module.history,
+        precision=chosen,
+        seconds=seconds,
+        images_per_second=epochs * len(images) / seconds,
+        warnings=_warnings(module, aim),
+    )
+    for warning in result.warnings:
+        logger.warning("%s", warning)
+    if out is not None and work is not None and module.global_rank == 0:
+        _publish(result, Path(out), work, replace=replace)
+    return result
+
+
+def _check_settings(images: ImageSet, epochs: int, batch_size: int, learning_rate: float, devices: int) -> None:
+    if len(images) == 0:
+        raise SettingError("Training needs at least one image.")
+    if epochs < 1 or batch_size < 1 or devices < 1:
+        raise SettingError(f"Epochs, batch size and devices must be at least 1, got {epochs}, {batch_size}, {devices}.")
+    if not 0 < learning_rate < 10:
+        raise SettingError(f"The learning rate must lie between 0 and 10, got {learning_rate}.")
+    if batch_size % devices:
+        raise SettingError(f"The batch size {batch_size} must be a multiple of the {devices} devices that share it.")
+
+
+def _fit(
+    module: VAETraining, place: torch.device, devices: int, precision: Precision, work: Path | None, progress: Progress
+) -> None:
+    callbacks: list[L.Callback] = [
+        ReportProgress(f"training {module.vae.name}", progress, epochs=module.schedule.epochs, images=len(module.images))
+    ]
+    resume_from = None
+    if work is not None:
+        callbacks.append(
+            ModelCheckpoint(dirpath=work, filename=_CHECKPOINT, save_top_k=1, every_n_epochs=1, enable_version_counter=False)
+        )
+        checkpoint = work / f"{_CHECKPOINT}.ckpt"
+        resume_from = checkpoint if checkpoint.is_file() else None
+    with _quiet_lightning():
+        trainer = L.Trainer(
+            accelerator="gpu" if place.type == "cuda" else "cpu",
+            devices=[place.index] if place.index is not None and devices == 1 else devices,
+            strategy="auto" if devices == 1 else "ddp",
+            precision=precision.lightning,
+            max_epochs=module.schedule.epochs,
+            logger=False if work is None else TensorBoardLogger(save_dir=work, name="", version="run"),
+            callbacks=callbacks,
+            enable_checkpointing=work is not None,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            use_distributed_sampler=False,
+        )
+        module.train()
+        trainer.fit(module, ckpt_path=resume_from, weights_only=True if resume_from is not None else None)
+
+
+def _work_folder(out: Path, provenance: Provenance) -> Path:
+    """Return the folder beside `out` where checkpoints and logs live until the artifact is whole.
+
+    Raises:
+        SettingError: an unfinished training with other settings lies there.
+    """
+    work = out.parent / f".{out.name}.training"
+    record = provenance.to_json()
+    if (work / _SETTINGS).is_file():
+        if read_json(work / _SETTINGS) != record:
+            raise SettingError(
+                f"{work} holds an unfinished training with other settings. Start again with those to go on with it, or delete it."
+            )
+        return work
+    work.mkdir(parents=True, exist_ok=True)
+    write_json(work / _SETTINGS, record)
+    return work
+
+
+def _publish(result: TrainedVAE, out: Path, work: Path, *, replace: bool) -> None:
+    with writing(out, replace=replace) as beside:
+        run = beside / "run"
+        if (work / "run").is_dir():
+            shutil.copytree(work / "run", run, ignore=shutil.ignore_patterns("*.ckpt", "hparams.yaml"))
+        run.mkdir(exist_ok=True)
+        write_json(run / "history.json", result.history)
+        result.model.write_files(beside)
+    shutil.rmtree(work, ignore_errors=True)
+
+
+def _warnings(module: VAETraining, objective: Objective) -> list[str]:
+    last = module.history[-1]
+    if last["active"] > 0:
+        return []
+    cure = (
+        "use --balance running-error, which sets the weight from the error"
+        if objective.balance == "fixed"
+        else f"lower --kl-weight from {objective.kl_weight:g}, or train longer"
+    )
+    message = (
+        f"Every latent variable has collapsed (0 of {len(last['kl'])} active): the KL term has won, and the decoder draws "
+        f"one mean image whatever it is given. To cure it, {cure}."
+    )
+    return [message]
+
+
+@contextmanager
+def _quiet_lightning() -> Iterator[None]:
+    """Keep Lightning's hints about hardware and workers out of a tool that reports for itself."""
+    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric", "lightning")]
+    levels = [each.level for each in loggers]
+    for each in loggers:
+        each.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module=r"lightning\..*")
+            yield
+    finally:
+        for each, level in zip(loggers, levels, strict=True):
+            each.setLevel(level)

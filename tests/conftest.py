@@ -1,0 +1,53 @@
+"""What every test may use: a seeded generator, a quiet hypothesis, and real digits where the machine has them."""
+
+import pytest
+import torch
+from hypothesis import HealthCheck, settings
+
+from latlas.base.errors import DataUnavailableError
+from latlas.data.builtin import cache_folder, load_builtin
+from latlas.data.images import ImageSet
+
+# The same examples on every run and every machine: a red test must stay red until it is mended.
+settings.register_profile(
+    "latlas",
+    derandomize=True,
+    database=None,
+    deadline=None,
+    max_examples=60,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+settings.load_profile("latlas")
+
+
+@pytest.fixture
+def generator() -> torch.Generator:
+    """A generator with a fixed seed, new for each test."""
+    return torch.Generator().manual_seed(20240229)
+
+
+@pytest.fixture(scope="session")
+def mnist_test() -> ImageSet:
+    """The 10,000 test digits; skipped only where no source delivers them and none lies in the cache."""
+    return _builtin_or_skip("mnist", "test")
+
+
+@pytest.fixture(scope="session")
+def mnist_train() -> ImageSet:
+    """The 60,000 training digits, as `mnist_test`."""
+    return _builtin_or_skip("mnist", "train")
+
+
+@pytest.fixture(scope="session")
+def fashion_test() -> ImageSet:
+    """The 10,000 test garments, as `mnist_test`."""
+    return _builtin_or_skip("fashion-mnist", "test")
+
+
+def _builtin_or_skip(name: str, split: str) -> ImageSet:
+    try:
+        return load_builtin(name, split)
+    except DataUnavailableError as failure:
+        if (cache_folder() / name).is_dir():
+            raise  # the files are here and cannot be read: that is a fault, and no reason to skip
+        pytest.skip(str(failure))
