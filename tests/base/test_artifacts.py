@@ -107,9 +107,7 @@ def test_an_exception_in_the_block_leaves_nothing(tmp_path: Path, failure: type[
 
 
 @pytest.mark.parametrize("failure", [ValueError, KeyboardInterrupt])
-def test_an_exception_in_the_block_leaves_the_earlier_artifact_as_it_was(
-    tmp_path: Path, failure: type[BaseException]
-) -> None:
+def test_an_exception_in_the_block_leaves_the_earlier_artifact_as_it_was(tmp_path: Path, failure: type[BaseException]) -> None:
     folder = make(tmp_path / "artifact", 1.0)
     before = content(folder)
 
@@ -245,7 +243,7 @@ def test_check_free_agrees_with_writing(tmp_path: Path) -> None:
 
 def test_a_failing_disk_leaves_nothing_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fail_call(monkeypatch, 1)
-    with pytest.raises(ArtifactError, match="No space left on device. Nothing was changed there"):
+    with pytest.raises(ArtifactError, match=r"No space left on device. Nothing was changed there"):
         make(tmp_path / "artifact")
     assert list(tmp_path.iterdir()) == []
 
@@ -268,7 +266,7 @@ def test_a_parent_that_refuses_is_the_users_mistake(tmp_path: Path, monkeypatch:
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(tempfile, "mkdtemp", refuse)
-    with pytest.raises(ArtifactError, match="Could not write .*artifact: Permission denied"):
+    with pytest.raises(ArtifactError, match=r"Could not write .*artifact: Permission denied"):
         make(tmp_path / "artifact")
 
 
@@ -300,7 +298,7 @@ def test_any_flipped_byte_is_noticed(tmp_path: Path, name: str) -> None:
         broken = bytearray(whole)
         broken[position] ^= 1
         (folder / name).write_bytes(broken)
-        with pytest.raises(ArtifactError, match="is damaged: its content is not what config.json says"):
+        with pytest.raises(ArtifactError, match=r"is damaged: its content is not what config.json says"):
             read_config(folder, kind=KIND)
     (folder / name).write_bytes(whole)
     read_config(folder, kind=KIND)
@@ -363,7 +361,7 @@ def test_a_newer_format_asks_for_an_update(tmp_path: Path) -> None:
 def test_a_config_of_another_program_is_refused(tmp_path: Path, changes: dict[str, object]) -> None:
     folder = make(tmp_path / "artifact")
     edit(folder, **changes)
-    with pytest.raises(ArtifactError, match="its config.json was written by another program"):
+    with pytest.raises(ArtifactError, match=r"its config.json was written by another program"):
         read_config(folder, kind=KIND)
 
 

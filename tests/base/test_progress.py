@@ -19,9 +19,7 @@ class Ear:
 
 def test_items_pass_in_order_and_each_is_told_after_it_was_used() -> None:
     ear = Ear()
-    seen = []
-    for item in track(["a", "b"], "reading", ear):
-        seen.append((item, ear.heard[-1]))
+    seen = [(item, ear.heard[-1]) for item in track(["a", "b"], "reading", ear)]
     assert seen == [("a", ("reading", 0, 2)), ("b", ("reading", 1, 2))]
     assert ear.heard[-1] == ("reading", 2, 2)
 

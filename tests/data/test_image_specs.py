@@ -97,7 +97,7 @@ def test_an_unknown_name_is_answered_with_the_nearest_and_all_other_ways(typed: 
 
 
 def test_an_unknown_split_is_answered_with_the_nearest() -> None:
-    with pytest.raises(UnknownNameError, match="Unknown split of mnist 'tests'. Did you mean 'test'"):
+    with pytest.raises(UnknownNameError, match=r"Unknown split of mnist 'tests'. Did you mean 'test'"):
         load_images("mnist:tests[0:5]")
 
 

@@ -64,7 +64,7 @@ def test_a_file_is_no_model(tmp_path: Path) -> None:
 
 
 def test_a_folder_of_something_else_is_no_model(tmp_path: Path) -> None:
-    with pytest.raises(ArtifactError, match="is not a latlas model: it has no config.json"):
+    with pytest.raises(ArtifactError, match=r"is not a latlas model: it has no config.json"):
         load_model(tmp_path)
 
 
@@ -88,7 +88,7 @@ def test_a_config_of_another_program_is_told_apart(tmp_path: Path, text: str, fo
 def test_an_artifact_of_another_kind_is_named(tmp_path: Path) -> None:
     with writing(tmp_path / "map") as beside:
         write_config(beside, kind="linear-map", settings={}, provenance=Provenance(made_by="fit_map"))
-    with pytest.raises(ArtifactError, match="is not a model: it is a latlas linear-map. Models are of kind .*vae"):
+    with pytest.raises(ArtifactError, match=r"is not a model: it is a latlas linear-map. Models are of kind .*vae"):
         load_model(tmp_path / "map")
 
 
@@ -108,9 +108,9 @@ def test_an_installed_scheme_gets_what_follows_the_first_colon(zoo: list[str], r
 
 
 def test_an_unknown_scheme_is_answered_with_the_nearest(zoo: list[str]) -> None:
-    with pytest.raises(UnknownNameError, match="Unknown model scheme 'zooo'. Did you mean 'zoo'.*Or give a folder"):
+    with pytest.raises(UnknownNameError, match=r"Unknown model scheme 'zooo'. Did you mean 'zoo'.*Or give a folder"):
         load_model("zooo:lenet")
-    with pytest.raises(UnknownNameError, match="Known: zoo. "):
+    with pytest.raises(UnknownNameError, match=r"Known: zoo. "):
         load_model("other:lenet")
     assert zoo == []
 

@@ -106,7 +106,7 @@ def test_a_model_that_can_do_everything_passes_every_question(model: LatentModel
 
 
 def test_what_a_model_lacks_is_told_with_the_question_and_its_name() -> None:
-    with pytest.raises(CapabilityError, match="Comparing needs an encoder, which stranger lacks. Give a model that encodes"):
+    with pytest.raises(CapabilityError, match=r"Comparing needs an encoder, which stranger lacks. Give a model that encodes"):
         require_autoencoder(Stranger(), "Comparing")
     with pytest.raises(CapabilityError, match="Encoding needs an encoder, which stranger lacks"):
         require_encoder(Stranger(), "Encoding")
@@ -131,7 +131,7 @@ def test_image_shapes_are_compared_in_full() -> None:
     check_images((1, 2, 3), pair(), name="mnist")
     with pytest.raises(ImageFormatError, match=r"pair takes images of 1x2x3 \(channels x height x width\), mnist has 1x3x2"):
         check_images((1, 3, 2), pair(), name="mnist")
-    with pytest.raises(ImageFormatError, match="mnist has 3x2x3.$"):
+    with pytest.raises(ImageFormatError, match=r"mnist has 3x2x3.$"):
         check_images((3, 2, 3), pair(), name="mnist")
 
 

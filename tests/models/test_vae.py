@@ -12,14 +12,14 @@ from latlas.base.provenance import Provenance, file_hash
 from latlas.models.architectures.registry import ARCHITECTURES, architecture
 from latlas.models.loading import load_model
 from latlas.models.protocols import Autoencoder, Generator, Posterior
-from latlas.models.vae import WEIGHTS, VAE
+from latlas.models.vae import VAE, WEIGHTS
 
 SMALL = {"dense": {"widths": (12,), "latent": 4}, "conv": {"channels": (4, 6), "latent": 4}}
 
 
-def build(name: str = "dense", image_shape: tuple[int, int, int] = (1, 28, 28), **options: object) -> VAE:
+def build(kind: str = "dense", image_shape: tuple[int, int, int] = (1, 28, 28), **options: object) -> VAE:
     torch.manual_seed(0)
-    return VAE(architecture(name, **SMALL[name]), image_shape, **options)  # type: ignore[arg-type]
+    return VAE(architecture(kind, **SMALL[kind]), image_shape, **options)  # type: ignore[arg-type]
 
 
 def vouch(folder: Path) -> None:
@@ -68,9 +68,8 @@ def test_codes_are_drawn_from_the_standard_normal_prior() -> None:
 
 
 def test_images_of_another_size_are_refused_with_the_remedy() -> None:
-    with pytest.raises(ImageFormatError, match=r"dense VAE takes images of 1x28x28 .*got|has 1x20x20. Resize them with --resize 28"):
-        build().encode(torch.rand(2, 1, 20, 20))
-    with pytest.raises(ImageFormatError, match="takes images of 1x28x28 .*the batch has 1x20x20. Resize them with --resize 28"):
+    message = "dense VAE takes images of 1x28x28 .*the batch has 1x20x20. Resize them with --resize 28"
+    with pytest.raises(ImageFormatError, match=message):
         build().encode(torch.rand(2, 1, 20, 20))
 
 
@@ -206,7 +205,7 @@ def test_weights_of_another_model_are_refused(saved: Path) -> None:
     weights = build("conv").state_dict()
     save_tensors(saved / WEIGHTS, weights)
     vouch(saved)
-    with pytest.raises(ArtifactError, match="is not a model that this latlas can rebuild .*Train it again"):
+    with pytest.raises(ArtifactError, match=r"is not a model that this latlas can rebuild .*Train it again"):
         VAE.from_pretrained(saved)
 
 
@@ -244,7 +243,7 @@ def test_settings_that_build_no_such_model_are_refused(saved: Path, changes: dic
 
 def test_an_architecture_of_a_later_latlas_is_named_with_the_nearest(saved: Path) -> None:
     edit_settings(saved, architecture={"name": "dense2", "latent": 4})
-    with pytest.raises(ArtifactError, match="Unknown architecture 'dense2'. Did you mean 'dense'"):
+    with pytest.raises(ArtifactError, match=r"Unknown architecture 'dense2'. Did you mean 'dense'"):
         VAE.from_pretrained(saved)
 
 

@@ -159,7 +159,7 @@ def test_a_row_that_is_no_number_is_refused_by_its_number(poison: float) -> None
         lambda: PairedMoments.of(rows, CLOUDS[0.0, 1.0]),
         lambda: PairedMoments.of(CLOUDS[0.0, 1.0], rows),
     ):
-        with pytest.raises(NonFiniteError, match="Row 7 holds NaN or infinity.*Remove it first"):
+        with pytest.raises(NonFiniteError, match=r"Row 7 holds NaN or infinity.*Remove it first"):
             refuse()
 
 

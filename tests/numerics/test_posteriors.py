@@ -40,9 +40,7 @@ def test_merging_any_split_gives_the_statistics_of_the_whole(shape: tuple[int, .
         part = PosteriorMoments.of(mean[start:stop], log_variance[start:stop])
         merged = part if merged is None else merged.merge(part)
     assert merged is not None
-    torch.testing.assert_close(
-        merged.as_rows(), PosteriorMoments.of(mean, log_variance).as_rows(), rtol=1e-12, atol=1e-12
-    )
+    torch.testing.assert_close(merged.as_rows(), PosteriorMoments.of(mean, log_variance).as_rows(), rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize("shape", [(1,), (3,), (2, 4, 4)])
@@ -61,9 +59,7 @@ def test_processes_that_travel_as_rows_merge_to_the_whole() -> None:
     mean, log_variance = posteriors((3,))
     parts = [PosteriorMoments.of(mean[a:b], log_variance[a:b]).as_rows() for a, b in [(0, 7), (7, 40)]]
     merged = PosteriorMoments.from_rows(parts[0]).merge(PosteriorMoments.from_rows(parts[1]))
-    torch.testing.assert_close(
-        merged.as_rows(), PosteriorMoments.of(mean, log_variance).as_rows(), rtol=1e-12, atol=1e-12
-    )
+    torch.testing.assert_close(merged.as_rows(), PosteriorMoments.of(mean, log_variance).as_rows(), rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize("variance", [0.05, 0.5, 0.99])

@@ -326,7 +326,7 @@ def without_mean(rows: Tensor, bias: bool) -> np.ndarray:
 
 
 def gcv_by_hat_matrix(x: Tensor, y: Tensor, ridge: float, bias: bool) -> float:
-    """n |(I - H) y|^2 / trace(I - H)^2, with I - H written out in a form that stays exact where the fit interpolates."""
+    """The score n |(I - H) y|^2 / trace(I - H)^2, with I - H written out so that it stays exact in an interpolating fit."""
     left, values, _ = np.linalg.svd(without_mean(x, bias), full_matrices=True)
     square = np.zeros(len(left))
     square[: len(values)] = np.where(values > values[0] * 1e-10, values, 0.0) ** 2
@@ -403,7 +403,7 @@ def test_no_ridge_and_no_rotation_is_chosen_for_a_constant_source(batch: int) ->
     for a, b in zip(x.split(batch), y.split(batch), strict=True):
         moments = moments.merge(PairedMoments.of(a, b))
     for choose in (choose_ridge, fit_orthogonal):
-        with pytest.raises(IllPosedError, match="source codes are constant.*Give codes that differ"):
+        with pytest.raises(IllPosedError, match=r"source codes are constant.*Give codes that differ"):
             choose(moments)
 
 

@@ -1,0 +1,57 @@
+"""The command `latlas`: one verb per question. Help is shown without importing torch."""
+
+import sys
+
+import typer
+
+from latlas.base.errors import LatlasError
+from latlas.cli import mapping, measuring, touring, training
+
+app = typer.Typer(
+    name="latlas",
+    help=(
+        "An atlas of latent spaces: train, diagnose, translate and cover generative models.\n\n"
+        "MODEL is a folder that latlas wrote, or scheme:rest of an installed adapter. DATA is mnist or fashion-mnist with :train or "
+        ":test, a folder of pictures, an .npy or an .npz; each may end in [start:stop].\n\n"
+        "Start with: latlas tour"
+    ),
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+)
+app.command("tour")(touring.tour)
+app.command("train")(training.train)
+app.command("encode")(measuring.encode)
+app.command("diagnose")(measuring.diagnose)
+app.command("map")(mapping.map_)
+app.command("relocate")(mapping.relocate)
+app.command("support")(measuring.support)
+app.command("range")(measuring.range_)
+
+
+def run() -> None:
+    """Run the command line: a user's mistake is one line and exit code 2, an interruption 130."""
+    try:
+        app()
+    except LatlasError as mistake:
+        print(f"latlas: {mistake}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("latlas: interrupted", file=sys.stderr)
+        sys.exit(130)
+
+
+def _version(value: bool) -> None:
+    if value:
+        from latlas._version import __version__
+
+        print(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Show the version and leave."),
+) -> None:
+    """Carry options of the command itself."""

@@ -1,0 +1,22 @@
+"""Options that every verb has, written once."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Out = Annotated[
+    Path | None,
+    typer.Option("--out", help="Folder to write the result to; it must not exist yet.", show_default="nothing is written"),
+]
+Seed = Annotated[int, typer.Option("--seed", help="Decides every random choice.")]
+Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:1.")]
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON, and nothing else, on standard output.")]
+Replace = Annotated[bool, typer.Option("--replace", help="Replace an earlier latlas artifact at --out.")]
+Resize = Annotated[
+    int | None, typer.Option("--resize", help="Crop a folder's pictures to their central square and resize them to this side.")
+]
+Model = Annotated[str, typer.Argument(metavar="MODEL", help="A model folder, or scheme:rest.")]
+Data = Annotated[
+    str, typer.Argument(metavar="DATA", help="mnist:test, fashion-mnist, a folder, an .npy or .npz; [a:b] takes a part.")
+]

@@ -1,0 +1,65 @@
+"""Progress for a person: bars on standard error; plain lines where there is no terminal."""
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from latlas.base.progress import Progress
+
+_EVERY = 10.0  # seconds between lines of one task, where there is no terminal
+
+
+@contextmanager
+def shown() -> Iterator[Progress]:
+    """Yield a `Progress` that shows itself on standard error."""
+    from rich.console import Console
+
+    console = Console(stderr=True)
+    if console.is_terminal:
+        with _bars(console) as progress:
+            yield progress
+    else:
+        yield _Lines()
+
+
+@contextmanager
+def _bars(console: object) -> Iterator[Progress]:
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, SpinnerColumn, TaskID, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bars
+
+    assert isinstance(console, Console)
+    bars = Bars(
+        SpinnerColumn(finished_text="[green]✓"),
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=28),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(elapsed_when_finished=True, compact=True),
+        TextColumn("[dim]{task.fields[note]}"),
+        console=console,
+    )
+    tasks: dict[str, TaskID] = {}
+
+    def report(task: str, done: int, total: int | None, note: str = "") -> None:
+        if task not in tasks or (done == 0 and bars.tasks[tasks[task]].finished):
+            tasks[task] = bars.add_task(task, total=total, note=note)
+        bars.update(tasks[task], completed=done, total=total, note=note)
+
+    with bars:
+        yield report
+
+
+class _Lines:
+    """A line when a task begins, every ten seconds, and when it ends."""
+
+    def __init__(self) -> None:
+        self.told: dict[str, float] = {}
+
+    def __call__(self, task: str, done: int, total: int | None, note: str = "") -> None:
+        now = time.monotonic()
+        if done != total and now - self.told.get(task, -_EVERY) < _EVERY:
+            return
+        self.told[task] = now
+        amount = f"{done}" if total is None else f"{done}/{total}"
+        print(f"{task} {amount}{'  ' + note if note else ''}", file=sys.stderr, flush=True)

@@ -1,0 +1,107 @@
+"""`latlas train`."""
+
+from typing import Annotated, Any
+
+import typer
+
+from latlas.cli.options import Data, Device, Json, Out, Replace, Resize, Seed
+
+
+def train(
+    arch: Annotated[str, typer.Argument(metavar="ARCH", help="dense or conv.")],
+    data: Data,
+    out: Out = None,
+    epochs: Annotated[int, typer.Option("--epochs", help="Passes over the images.")] = 20,
+    batch_size: Annotated[int, typer.Option("--batch-size", help="Images of an optimiser step.")] = 128,
+    learning_rate: Annotated[float, typer.Option("--learning-rate", help="Of Adam, at its highest.")] = 1e-3,
+    latent: Annotated[int, typer.Option("--latent", help="Variables of the latent space.")] = 16,
+    widths: Annotated[
+        str | None, typer.Option("--widths", help="Hidden layers of dense, as 256,64,32.", show_default="256,64,32")
+    ] = None,
+    channels: Annotated[
+        str | None, typer.Option("--channels", help="Stages of conv, as 32,64,128.", show_default="32,64,128")
+    ] = None,
+    balance: Annotated[
+        str, typer.Option("--balance", help="running-error (the likelihood's variance follows the error) or fixed.")
+    ] = "running-error",
+    likelihood: Annotated[
+        str, typer.Option("--likelihood", help="gaussian or bernoulli; bernoulli needs --balance fixed.")
+    ] = "gaussian",
+    kl_weight: Annotated[float, typer.Option("--kl-weight", help="Multiplies the KL term.")] = 1.0,
+    sigma: Annotated[float, typer.Option("--sigma", help="Of the fixed Gaussian likelihood, in pixel values.")] = 1.0,
+    precision: Annotated[str, typer.Option("--precision", help="auto, float32 or bfloat16.")] = "auto",
+    devices: Annotated[int, typer.Option("--devices", help="Processes, each on its own device.")] = 1,
+    name: Annotated[str | None, typer.Option("--name", help="What reports call the model.", show_default="from ARCH")] = None,
+    resize: Resize = None,
+    seed: Seed = 0,
+    device: Device = "auto",
+    json: Json = False,
+    replace: Replace = False,
+) -> None:
+    """Train a VAE whose loss balances itself.
+
+    A training with --out that was cut off goes on from its last whole epoch when started again with the same settings.
+    Watch the latent variables live or die: tensorboard --logdir on the folder.
+
+    Example: latlas train dense mnist --epochs 20 --out runs/digits
+    """
+    from latlas.cli.output import print_findings, print_json, say_where
+    from latlas.cli.progress import shown
+    from latlas.data.loading import load_images
+    from latlas.models.architectures.registry import architecture
+    from latlas.training.objectives import Objective
+    from latlas.training.runs import train_vae
+
+    settings: dict[str, Any] = {"latent": latent}
+    if widths is not None:
+        settings["widths"] = _sizes("--widths", widths)
+    if channels is not None:
+        settings["channels"] = _sizes("--channels", channels)
+    built = architecture(arch, **settings)
+    objective = Objective(balance=balance, likelihood=likelihood, kl_weight=kl_weight, sigma=sigma)  # type: ignore[arg-type]
+    with shown() as progress:
+        images = load_images(data, size=resize, progress=progress)
+        result = train_vae(
+            images,
+            built,
+            objective=objective,
+            epochs=epochs,
+            batch_size=batch_size,
+            learning_rate=learning_rate,
+            seed=seed,
+            device=device,
+            devices=devices,
+            precision=precision,
+            name=name,
+            out=out,
+            replace=replace,
+            progress=progress,
+        )
+    last = result.history[-1]
+    if json:
+        print_json(
+            {
+                **last,
+                "precision": result.precision.to_json(),
+                "warnings": result.warnings,
+                "images_per_second": result.images_per_second,
+            }
+        )
+        return
+    summary = (
+        f"{last['active']} of {len(last['kl'])} variables active, training error {last['squared_error']:.4f}, "
+        f"KL {last['kl_nats']:.1f} nats, {result.images_per_second:,.0f} images per second ({result.precision.autocast})."
+    )
+    print_findings([("good" if last["active"] else "note", f"Trained {result.model.name}.", summary)])
+    print_findings(("warning", warning, "") for warning in result.warnings)
+    if out is not None:
+        say_where(out, "model")
+
+
+def _sizes(option: str, text: str) -> list[int]:
+    from latlas.base.errors import SettingError
+
+    try:
+        return [int(size) for size in text.split(",")]
+    except ValueError as failure:
+        raise SettingError(f"{option} takes whole numbers with commas between them, as 256,64,32; got {text!r}.") from failure
