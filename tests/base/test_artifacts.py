@@ -159,6 +159,14 @@ def test_files_are_flushed_before_their_folder_gets_its_name(tmp_path: Path, mon
     assert events == ["fsync"] * 3 + ["rename"]
 
 
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="open files can be counted only on Linux")
+def test_writing_leaves_no_file_open(tmp_path: Path) -> None:
+    make(tmp_path / "first")
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    make(tmp_path / "second")
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
+
+
 # Refusing to overwrite
 
 

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import platform
+from dataclasses import FrozenInstanceError
 from importlib import metadata
 from pathlib import Path
 
@@ -23,6 +24,11 @@ def test_a_provenance_comes_back_from_json() -> None:
 def test_no_seed_is_told_apart_from_seed_zero() -> None:
     for seed in (None, 0):
         assert Provenance.from_json(json.loads(json.dumps(Provenance(made_by="f", seed=seed).to_json()))).seed == seed
+
+
+def test_a_provenance_is_a_value_that_nobody_changes() -> None:
+    with pytest.raises(FrozenInstanceError):
+        Provenance(made_by="f").seed = 3  # type: ignore[misc]
 
 
 def test_the_same_call_leaves_the_same_record() -> None:

@@ -95,6 +95,13 @@ def test_a_spatial_latent_space_is_drawn_in_its_shape() -> None:
     assert model.sample_codes(3, torch.Generator().manual_seed(0)).shape == (3, 4, 2, 2)
 
 
+def test_two_models_are_equal_only_where_they_are_one() -> None:
+    model = pair()
+    assert model == model
+    assert model != pair()
+    assert len({model, pair()}) == 2
+
+
 # What is asked of a model
 
 

@@ -1,6 +1,7 @@
 """Moments: any split of the rows gives the same result, and it is that of exact arithmetic."""
 
 from collections.abc import Iterator
+from dataclasses import FrozenInstanceError
 from fractions import Fraction
 
 import numpy as np
@@ -138,6 +139,15 @@ def test_one_row_has_its_own_mean_and_no_spread() -> None:
     assert moments.covariance().tolist() == [[0.0, 0.0], [0.0, 0.0]]
 
 
+@pytest.mark.parametrize("value", [0.1, 1 / 3, -1000.3, 1e8 + 0.1])
+@pytest.mark.parametrize("rows", [2, 3, 7, 49, 1000])
+def test_a_constant_variable_has_its_value_as_mean_and_no_spread_at_all(value: float, rows: int) -> None:
+    """The plain sum divided by the count misses 0.1 already for three rows; what it misses is taken out again."""
+    moments = Moments.of(torch.full((rows, 2), value, dtype=torch.float64))
+    assert moments.mean.tolist() == [value, value]
+    assert moments.scatter.tolist() == [[0.0, 0.0], [0.0, 0.0]]
+
+
 @pytest.mark.parametrize(("rows", "ddof"), [(0, 0), (1, 1), (0, 1)])
 def test_a_covariance_of_too_few_rows_is_refused(rows: int, ddof: int) -> None:
     with pytest.raises(IllPosedError, match=f"ddof={ddof} needs more than {ddof} rows, got {rows}"):
@@ -166,6 +176,14 @@ def test_a_row_that_is_no_number_is_refused_by_its_number(poison: float) -> None
 def test_infinities_of_both_signs_do_not_hide_each_other() -> None:
     with pytest.raises(NonFiniteError, match="Row 1 "):
         Moments.of(torch.tensor([[0.0], [float("inf")], [-float("inf")]]))
+
+
+@pytest.mark.parametrize("kind", [Moments, MarginalMoments, PairedMoments])
+def test_moments_are_values_that_nobody_changes(kind: type) -> None:
+    rows = CLOUDS[0.0, 1.0]
+    moments = kind.of(rows, rows) if kind is PairedMoments else kind.of(rows)
+    with pytest.raises(FrozenInstanceError):
+        setattr(moments, next(iter(vars(moments))), None)
 
 
 def test_moments_hold_no_gradient() -> None:

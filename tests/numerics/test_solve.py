@@ -1,5 +1,7 @@
 """Linear fits: planted maps come back, and what scikit-learn and SciPy find is found."""
 
+from dataclasses import FrozenInstanceError
+
 import numpy as np
 import pytest
 import scipy.linalg
@@ -129,6 +131,11 @@ def test_the_scale_of_a_variable_does_not_change_the_prediction() -> None:
     assert relative(scaled.weight * units[:, None], plain.weight) < 1e-10
     assert scaled.rank == 4
     assert scaled.condition == pytest.approx(plain.condition, rel=1e-6)
+
+
+def test_a_fit_is_a_value_that_nobody_changes() -> None:
+    with pytest.raises(FrozenInstanceError):
+        fit_affine(PairedMoments.of(randn(9, 2), randn(9, 2))).ridge = 1.0  # type: ignore[misc]
 
 
 # Ridge
@@ -292,11 +299,12 @@ def test_residual_covariance_is_that_of_the_residuals(ridge: float) -> None:
     np.testing.assert_allclose(fit.residual_covariance.numpy(), np.cov(residuals.T, ddof=0), rtol=1e-9, atol=1e-11)
 
 
-def test_residual_covariance_without_bias_is_the_second_moment_of_the_residuals() -> None:
-    x, y = noisy(90, 5, 4)
-    fit = fit_affine(PairedMoments.of(x, y), bias=False)
+@pytest.mark.parametrize(("rows", "ridge"), [(90, 0.0), (90, 9.0), (1, 9.0)])
+def test_residual_covariance_without_bias_is_the_second_moment_of_the_residuals(rows: int, ridge: float) -> None:
+    x, y = noisy(rows, 5, 4)
+    fit = fit_affine(PairedMoments.of(x, y), ridge=ridge, bias=False)
     residuals = (y - predict(fit, x)).numpy()
-    np.testing.assert_allclose(fit.residual_covariance.numpy(), residuals.T @ residuals / 90, rtol=1e-9, atol=1e-11)
+    np.testing.assert_allclose(fit.residual_covariance.numpy(), residuals.T @ residuals / rows, rtol=1e-9, atol=1e-11)
 
 
 def test_residual_covariance_of_a_planted_noise_is_that_noise() -> None:
@@ -390,6 +398,13 @@ def test_a_noise_free_map_needs_no_ridge_to_speak_of() -> None:
     assert float(fit.r2.min()) > 1 - 1e-9
 
 
+def test_a_map_with_next_to_no_noise_is_fitted_without_a_ridge() -> None:
+    """Noise of 1e-7 is worth a ridge of 1e-14 of the largest eigenvalue: of those offered, none is the nearest."""
+    x, y = noisy(200, 8, 4, noise=1e-7)
+    assert choose_ridge(PairedMoments.of(x, y)) == 0.0
+    assert choose_ridge(PairedMoments.of(x[:8], y[:8])) > 0.0, "interpolation alone is no reason to trust a fit"
+
+
 @pytest.mark.parametrize("pairs", [0, 1, 2])
 def test_choosing_a_ridge_needs_three_pairs(pairs: int) -> None:
     with pytest.raises(IllPosedError, match=f"at least 3 pairs, got {pairs}"):
@@ -422,6 +437,7 @@ def test_a_planted_rotation_scale_and_shift_are_recovered(size: int, reflect: bo
     assert relative(fit.bias, shift) < 1e-11
     assert float(fit.r2.min()) == pytest.approx(1.0, abs=1e-12)
     assert fit.rank == size
+    assert (fit.condition, fit.ridge, fit.count) == (1.0, 0.0, 4 * size)
 
 
 def test_a_rotation_of_noisy_codes_is_scipys() -> None:
@@ -466,6 +482,13 @@ def test_no_other_scale_fits_better(source: int, target: int) -> None:
 def test_a_rotation_needs_two_pairs(pairs: int) -> None:
     with pytest.raises(IllPosedError, match=f"at least 2 pairs, got {pairs}"):
         fit_orthogonal(PairedMoments.of(randn(pairs, 3), randn(pairs, 3)))
+
+
+def test_two_pairs_are_enough_for_a_rotation() -> None:
+    x = torch.tensor([[0.0, 0.0], [1.0, 0.0]], dtype=torch.float64)
+    y = torch.tensor([[5.0, 1.0], [5.0, 3.0]], dtype=torch.float64)
+    fit = fit_orthogonal(PairedMoments.of(x, y))
+    torch.testing.assert_close(predict(fit, x), y)
 
 
 def test_fewer_pairs_than_variables_still_give_a_rotation() -> None:

@@ -1,6 +1,7 @@
 """The command `latlas`: one verb per question. Help is shown without importing torch."""
 
 import sys
+from typing import Annotated
 
 import typer
 
@@ -42,16 +43,19 @@ def run() -> None:
         sys.exit(130)
 
 
-def _version(value: bool) -> None:
+def _version(value: bool) -> bool:
     if value:
         from latlas._version import __version__
 
         print(__version__)
         raise typer.Exit
+    return value
 
 
 @app.callback()
 def _root(
-    version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Show the version and leave."),
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and leave.")
+    ] = False,
 ) -> None:
     """Carry options of the command itself."""

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import torch
@@ -43,13 +43,14 @@ class Encoding:
 
     def take(self, indices: Tensor) -> "Encoding":
         """Return the codes of the images at these indices."""
-        key = f"{self.images_hash}:{','.join(str(int(index)) for index in indices)}" if len(indices) < len(self) else ""
+        rows = indices.tolist()
+        whole = rows == list(range(len(self)))
         return Encoding(
             mean=self.mean[indices],
             log_variance=None if self.log_variance is None else self.log_variance[indices],
             model=self.model,
             images=f"{self.images}[{len(indices)} chosen]",
-            images_hash=key or self.images_hash,
+            images_hash=self.images_hash if whole else f"{self.images_hash}:{','.join(map(str, rows))}",
             provenance=self.provenance,
         )
 
@@ -67,7 +68,7 @@ class Encoding:
             write_config(beside, kind=KIND, settings=settings, provenance=self.provenance)
 
     @classmethod
-    def from_pretrained(cls, folder: str | Path) -> Self:
+    def from_pretrained(cls, folder: str | Path) -> "Encoding":
         """Read what `save_pretrained` wrote.
 
         Raises:

@@ -10,8 +10,9 @@ from torch import Tensor
 from latlas.base.errors import CodeShapeError, NonFiniteError, SettingError
 from latlas.base.progress import Progress, silent
 from latlas.base.shapes import Codes, PerImage
+from latlas.base.threads import threads_for, using_threads
 from latlas.data.images import ImageSet
-from latlas.models.protocols import Decoder, check_codes, check_images, device_of
+from latlas.models.protocols import Decoder, check_codes, check_images, device_of, is_convolutional, parameter_count
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,7 +22,7 @@ class Budget:
     steps: int = 200  # of Adam, at most
     learning_rate: float = 0.05  # at the start; falls along a cosine to 0
     batch: int = 500  # images descended together
-    patience: float = 1e-4  # a batch stops when ten steps lower its summed error by less than this share; 0: never
+    patience: float = 0.0  # an image stops when ten steps lower its error by less than this share; 0: never
 
     def __post_init__(self) -> None:
         if self.steps < 0 or self.batch < 1 or not self.learning_rate > 0 or self.patience < 0:
@@ -48,7 +49,9 @@ def descend(
 ) -> Inversion:
     """Return, for each image, the best code that Adam reaches from any of the starts.
 
-    Images are independent of each other: their errors are summed, and Adam scales each coordinate by itself.
+    Images are independent of each other: their errors are summed, Adam scales each coordinate by itself, and each image
+    stops by its own error. What an image gets therefore does not depend on its company, without which errors of two
+    sets could not be ranked against each other.
 
     Args:
         decoder: frozen; its parameters get no gradient.
@@ -70,6 +73,7 @@ def descend(
             raise CodeShapeError(f"Each start must hold one code an image: got {len(start)} codes for {len(images)} images.")
     if not starts:
         raise CodeShapeError("Descent needs at least one set of starting codes.")
+    threads = threads_for(parameter_count(decoder), convolutional=is_convolutional(decoder))
     codes, errors, curves = [], [], []
     done, total = 0, len(starts) * len(images)
     for number, start in enumerate(starts):
@@ -77,7 +81,8 @@ def descend(
         part_errors: list[Tensor] = []
         curve = torch.zeros(work.steps + 1, dtype=torch.float64)
         for batch, target in zip(torch.split(start, work.batch), images.batches(work.batch), strict=True):
-            found, error, steps = _descend_batch(decoder, target, batch, work)
+            with using_threads(threads):
+                found, error, steps = _descend_batch(decoder, target, batch, work)
             if not bool(error.isfinite().all()):
                 first = int((~error.isfinite()).nonzero()[0, 0]) + _rows(parts)
                 raise NonFiniteError(
@@ -112,22 +117,23 @@ def _descend_batch(decoder: Decoder, images: Tensor, start: Tensor, work: Budget
     best_codes = codes.detach().clone()
     best = torch.full((len(start),), math.inf, dtype=torch.float64, device=device)
     curve = torch.zeros(work.steps + 1, dtype=torch.float64)
-    mark = math.inf
+    mark = best
+    going = torch.ones(len(start), dtype=torch.bool, device=device)  # images whose best may still change
     for step in range(work.steps + 1):
         errors = (decoder.decode(codes) - target).square().flatten(1).mean(dim=1)
         exact = errors.detach().double()
-        better = exact < best
+        better = going & (exact < best)
         best = torch.where(better, exact, best)
         best_codes[better] = codes.detach()[better]
         curve[step] = best.mean().cpu()
         if step == work.steps:
             break
         if step % 10 == 0:
-            total = float(best.sum())
-            if mark - total < work.patience * total:
+            going = going & ~(mark - best < work.patience * best)
+            if not bool(going.any()):
                 curve[step + 1 :] = curve[step]
                 break
-            mark = total
+            mark = best
         for group in optimizer.param_groups:
             group["lr"] = work.learning_rate * 0.5 * (1 + math.cos(math.pi * step / work.steps))
         (gradient,) = torch.autograd.grad(errors.sum(), codes)

@@ -3,15 +3,15 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from latlas.base.artifacts import load_tensors, read_config, save_tensors, write_config, writing
 from latlas.base.errors import ArtifactError, CodeShapeError, IllPosedError
 from latlas.base.provenance import Provenance
-from latlas.base.shapes import Codes
 
 KIND = "linear-map"
 _TENSORS = "map.safetensors"
@@ -48,7 +48,7 @@ class LinearMap:
         """Variables of the target space."""
         return self.weight.shape[1]
 
-    def apply(self, codes: Codes) -> Codes:
+    def apply(self, codes: Float[Tensor, "n *source"]) -> Float[Tensor, "n target"]:
         """Return the codes relocated into the target space, in the type they came in.
 
         Raises:
@@ -112,7 +112,7 @@ class LinearMap:
             write_config(beside, kind=KIND, settings=settings, provenance=self.provenance)
 
     @classmethod
-    def from_pretrained(cls, folder: str | Path) -> Self:
+    def from_pretrained(cls, folder: str | Path) -> "LinearMap":
         """Read what `save_pretrained` wrote.
 
         Raises:

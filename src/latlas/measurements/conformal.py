@@ -1,13 +1,14 @@
 """Conformal p-values: how an error ranks among errors of the same procedure on images known to be in range."""
 
 import torch
+from jaxtyping import Float64
 from torch import Tensor
 
 from latlas.base.errors import IllPosedError, NonFiniteError
 from latlas.base.shapes import PerImage
 
 
-def conformal_p_values(errors: PerImage, calibration: PerImage) -> PerImage:
+def conformal_p_values(errors: PerImage, calibration: Float64[Tensor, " calibration"]) -> PerImage:
     """Return (1 + number of calibration errors >= error) / (1 + number of calibration errors), per error.
 
     If an error is exchangeable with the calibration errors, P(p <= a) <= a for every a, whatever their distribution

@@ -145,5 +145,17 @@ def device_of(model: object) -> torch.device:
     return device if isinstance(device, torch.device) else torch.device("cpu")
 
 
+def parameter_count(model: object) -> int:
+    """Return how many parameters a network has; 0 for what is no `torch.nn.Module`."""
+    return sum(parameter.numel() for parameter in model.parameters()) if isinstance(model, torch.nn.Module) else 0
+
+
+def is_convolutional(model: object) -> bool:
+    """Tell whether a model has convolutions, or is no `torch.nn.Module` and may have."""
+    if not isinstance(model, torch.nn.Module):
+        return True
+    return any(isinstance(layer, torch.nn.Conv2d | torch.nn.ConvTranspose2d) for layer in model.modules())
+
+
 def _has(model: object, method: str) -> bool:
     return callable(getattr(model, method, None)) and method not in getattr(model, "lacks", ())

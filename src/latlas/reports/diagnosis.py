@@ -46,7 +46,8 @@ def diagnosis_section(
         reconstructions(autoencoder, images.slice(0, _SHOWN)),
     ]
     if len(autoencoder.latent_shape) == 1:
-        blocks.append(traversals(autoencoder, diagnosis.gain.order()[:_TRAVERSED], images))
+        alive = [variable for variable in diagnosis.gain.order() if bool(diagnosis.latents.active[variable])]
+        blocks.append(traversals(autoencoder, (alive or diagnosis.gain.order())[:_TRAVERSED], images))
     blocks.append(
         Picture(
             content=figures.gain_and_kl(table),

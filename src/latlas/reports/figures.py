@@ -9,6 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from latlas.reports import palette
 
@@ -65,6 +66,7 @@ def evolution(history: Sequence[Mapping[str, Any]], *, threshold: float) -> str:
         axes.axhline(threshold, color=palette.KL, ls="--", lw=1)
         axes.annotate("active above this", (epochs[-1], threshold), ha="right", va="bottom", fontsize=9, color=palette.INK)
         axes.set_yscale("log")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set_xlabel("epoch")
         axes.set_ylabel("variance of means")
         axes.set_title("Variables that live and variables that collapse, during training")
@@ -77,14 +79,14 @@ def variance_law(table: Sequence[Mapping[str, Any]]) -> str:
     means = np.array([row["variance_of_means"] for row in table])
     posterior = np.array([row["mean_posterior_variance"] for row in table])
     with mpl.rc_context(_STYLE):
-        figure, (axes,) = _axes(1, width=8.0, height=2.6)
+        figure, (axes,) = _axes(1, width=8.0, height=2.8)
         axes.bar(names, means, color=palette.ACTIVE, label="variance of means")
         axes.bar(names, posterior, bottom=means, color=palette.COLLAPSED, label="mean posterior variance")
         axes.axhline(1.0, color=palette.KL, ls="--", lw=1)
         axes.set_xlabel("latent variable")
         axes.set_ylabel("variance")
         axes.set_title("The variance law: the two parts sum to 1 (dashed) where the scale of the code is stationary")
-        axes.legend(ncols=2, loc="lower right", bbox_to_anchor=(1.0, -0.62), fontsize=9)
+        figure.legend(ncols=2, loc="outside lower right", fontsize=9)
         return _svg(figure)
 
 
@@ -125,7 +127,7 @@ def error_histogram(groups: Sequence[tuple[str, Sequence[float], str]], *, thres
     everything = np.maximum(np.concatenate([np.asarray(errors) for _, errors, _ in groups]), floor)
     bins = np.geomspace(everything.min() * 0.9, everything.max() * 1.1, 60).tolist()
     with mpl.rc_context(_STYLE):
-        figure, (axes,) = _axes(1, width=8.0, height=2.8)
+        figure, (axes,) = _axes(1, width=8.0, height=3.1)
         for label, errors, colour in groups:
             weights = np.full(len(errors), 1.0 / len(errors))
             axes.hist(np.maximum(errors, floor), bins=bins, weights=weights, color=colour, alpha=0.65, label=label)
@@ -137,7 +139,7 @@ def error_histogram(groups: Sequence[tuple[str, Sequence[float], str]], *, thres
         axes.set_xlabel("error after inversion (squared, per pixel)")
         axes.set_ylabel("share of images")
         axes.set_title("How closely the decoder comes to each image")
-        axes.legend(ncols=len(groups), loc="lower left", bbox_to_anchor=(0.0, -0.5), fontsize=9)
+        figure.legend(ncols=len(groups), loc="outside lower left", fontsize=9)
         return _svg(figure)
 
 

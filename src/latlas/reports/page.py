@@ -17,6 +17,8 @@ KIND = "report"
 HTML = "report.html"
 JSON = "report.json"
 
+_SENTENCE = 32  # letters from which a cell is read as a sentence
+
 Level = Literal["good", "note", "warning"]
 
 
@@ -69,6 +71,10 @@ class Table:
     def kind(self) -> str:
         """The template's word for the block."""
         return "table"
+
+    def wordy(self, column: int) -> bool:
+        """Whether a column after the first holds sentences, which stand to the left and may break."""
+        return column > 0 and any(isinstance(row[column], str) and len(row[column]) > _SENTENCE for row in self.rows)
 
 
 @dataclass(frozen=True, kw_only=True)

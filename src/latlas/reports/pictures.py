@@ -3,6 +3,7 @@
 import io
 
 import torch
+from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
@@ -36,7 +37,7 @@ def grid(images: Images, *, columns: int, enlarge: int = 2) -> bytes:
     return stream.getvalue()
 
 
-def rows(*strips: Images) -> Images:
+def rows(*strips: Images) -> Float[Tensor, "rows c h w"]:
     """Return strips of images one under the other: show with as many columns as a strip is long."""
     return torch.cat([strip.detach().cpu().float() for strip in strips])
 

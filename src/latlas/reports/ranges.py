@@ -15,7 +15,7 @@ from latlas.studies.range_test import RangeCalibration, RangeResult
 
 _SHOWN = 12
 COLOURS = {"own": palette.OWN, "digits": palette.ORDINARY, "fashion": palette.FOREIGN, "images": palette.FOREIGN}
-LABELS = {"own": "own samples, fresh", "digits": "test digits", "fashion": "Fashion-MNIST", "images": "your images"}
+LABELS = {"own": "fresh own samples", "digits": "test digits", "fashion": "Fashion-MNIST images", "images": "your images"}
 
 
 def range_section(results: Mapping[str, RangeResult], judged: Mapping[str, ImageSet], model: LatentModel) -> Section:

@@ -28,7 +28,7 @@ def support_section(support: SupportSet, spread: SpreadComparison, fits: SmallFi
             ]
         ),
         Picture(
-            content=pictures.grid(support.images.tensor(), columns=_COLUMNS, enlarge=max(1, enlargement(support.images) - 1)),
+            content=pictures.grid(support.images.tensor(), columns=_COLUMNS, enlarge=enlargement(support.images)),
             caption=(
                 "One image for each combination of directions of the most informative variables "
                 f"({', '.join(str(variable) for variable in support.sectors.variables)}), drawn at random within its sector."

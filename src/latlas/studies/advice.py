@@ -109,6 +109,12 @@ def _law(latents: LatentTable) -> Advice:
 
 
 def _variance_loss(reconstruction: Reconstruction) -> Advice:
+    if reconstruction.error == 0:
+        return Advice(
+            level="good",
+            headline="Reconstructions are exact: there is no variance loss.",
+            text="The latent space holds everything that these images hold.",
+        )
     ratio = reconstruction.variance_loss_over_error
     low, high = _VARIANCE_LOSS_RANGE
     share = 100 * reconstruction.variance_loss / reconstruction.image_variance if reconstruction.image_variance > 0 else 0.0

@@ -62,12 +62,12 @@ class Comparison:
             for name in ("R", "L", "M", "target_R", "decode_encode", "shuffled", "mean_code", "no_map")
         }
         ratios = {
-            "M_over_target_R": self.M.mean / self.target_R.mean,
-            "M_over_decode_encode": self.M.mean / self.decode_encode.mean,
-            "M_over_shuffled": self.M.mean / self.shuffled.mean,
-            "M_over_mean_code": self.M.mean / self.mean_code.mean,
-            "M_over_no_map": None if self.no_map is None else self.M.mean / self.no_map.mean,
-            "L_over_target_variance": self.L.mean / self.target_variance if self.target_variance > 0 else None,
+            "M_over_target_R": ratio(self.M.mean, self.target_R.mean),
+            "M_over_decode_encode": ratio(self.M.mean, self.decode_encode.mean),
+            "M_over_shuffled": ratio(self.M.mean, self.shuffled.mean),
+            "M_over_mean_code": ratio(self.M.mean, self.mean_code.mean),
+            "M_over_no_map": None if self.no_map is None else ratio(self.M.mean, self.no_map.mean),
+            "L_over_target_variance": ratio(self.L.mean, self.target_variance),
         }
         record: dict[str, Any] = plain(
             {
@@ -180,6 +180,11 @@ def measure_map(
             made_from={"source": source.fingerprint, "target": target.fingerprint, "test": test.content_hash},
         ),
     )
+
+
+def ratio(value: float, whole: float) -> float | None:
+    """Return value / whole; None where the whole is 0, which has no shares."""
+    return value / whole if whole else None
 
 
 def through_images(source: Autoencoder, target: Autoencoder, codes: Tensor, *, size: int = 1000) -> Tensor:

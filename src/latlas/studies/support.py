@@ -18,6 +18,7 @@ from latlas.measurements.gain import reconstruction_gain
 from latlas.measurements.reconstruction import decode_errors
 from latlas.measurements.spread import Spread, pairwise_spread
 from latlas.models.protocols import LatentModel, require_autoencoder
+from latlas.studies.compare import ratio
 from latlas.supports.sectors import Sectors, largest_threshold
 from latlas.supports.selection import one_per_sector
 from latlas.supports.support_set import SupportSet
@@ -35,8 +36,8 @@ class SpreadComparison:
 
     @property
     def ratio(self) -> float:
-        """Spread of the Support Set over that of random images."""
-        return self.support.mean / self.random.mean
+        """Spread of the Support Set over that of random images; NaN where those are all alike."""
+        return self.support.mean / self.random.mean if self.random.mean > 0 else float("nan")
 
     def to_json(self) -> dict[str, Any]:
         """Return every number."""
@@ -60,11 +61,11 @@ class SmallFits:
             {
                 "points": self.points,
                 "M": self.support_M,
-                "M_over_full_M": self.support_M / self.full_M,
+                "M_over_full_M": ratio(self.support_M, self.full_M),
                 "full_M": self.full_M,
                 "random_M_mean": float(random.mean()),
                 "random_M_deviation": float(random.std()) if len(random) > 1 else None,
-                "random_M_over_full_M": float(random.mean()) / self.full_M,
+                "random_M_over_full_M": ratio(float(random.mean()), self.full_M),
                 "random_draws": len(self.random_M),
             }
         )
@@ -114,9 +115,13 @@ def build_support_set(
         some = torch.randperm(len(images), generator=generator(seed, "gain images"))[:_GAIN_IMAGES].sort().values
         gain = reconstruction_gain(autoencoder, encoding.mean[some], images.take(some), progress=progress)
         order = gain.order()
+    if len(order) < variables:
+        raise SettingError(f"Asked for {variables} variables, and the order given has only {len(order)}.")
     leading = tuple(order[:variables])
     if centre not in ("mean", "origin"):
         raise unknown_name("centre", centre, ("mean", "origin"))
+    if isinstance(threshold, str) and threshold != "largest":
+        raise unknown_name("threshold", threshold, ("largest",), hint="Or give a number.")
     middle = tuple(encoding.mean[:, list(leading)].double().mean(dim=0).tolist()) if centre == "mean" else ()
     level = largest_threshold(encoding.mean, leading, middle) if threshold == "largest" else float(threshold)
     sectors = Sectors(variables=leading, threshold=level, centre=middle)

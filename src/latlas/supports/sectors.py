@@ -3,11 +3,11 @@
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from latlas.base.errors import CodeShapeError, IllPosedError, SettingError
-from latlas.base.shapes import Rows
+from latlas.base.shapes import Codes
 
 _MOST_VARIABLES = 20  # 2^20 sectors are more than any image set inhabits
 
@@ -43,20 +43,20 @@ class Sectors:
         """Return +1 or -1 for each variable of a sector."""
         return tuple(1 if sector >> bit & 1 else -1 for bit in range(len(self.variables)))
 
-    def of(self, codes: Rows) -> Int[Tensor, " n"]:
+    def of(self, codes: Codes) -> Int[Tensor, " n"]:
         """Return the sector of each code; -1 for codes within the threshold in some variable."""
         chosen = offsets(codes, self.variables, self.centre)
         bits = 1 << torch.arange(len(self.variables))
         sector = ((chosen > 0) * bits).sum(dim=1)
         return torch.where((chosen.abs() > self.threshold).all(dim=1), sector, -1)
 
-    def occupancy(self, codes: Rows) -> Int[Tensor, " sectors"]:
+    def occupancy(self, codes: Codes) -> Int[Tensor, " sectors"]:
         """Return how many codes lie in each sector."""
         sector = self.of(codes)
         return torch.bincount(sector[sector >= 0], minlength=self.count)
 
 
-def largest_threshold(codes: Rows, variables: tuple[int, ...], centre: tuple[float, ...] = ()) -> float:
+def largest_threshold(codes: Codes, variables: tuple[int, ...], centre: tuple[float, ...] = ()) -> float:
     """Return the largest threshold at which every sector that is inhabited at 0 still is.
 
     A code leaves its sector when the threshold reaches the smallest of its |z_i - centre_i|; a sector empties when its
@@ -77,7 +77,7 @@ def largest_threshold(codes: Rows, variables: tuple[int, ...], centre: tuple[flo
     return float(torch.nextafter(threshold, torch.zeros_like(threshold)))
 
 
-def offsets(codes: Rows, variables: tuple[int, ...], centre: tuple[float, ...] = ()) -> Rows:
+def offsets(codes: Codes, variables: tuple[int, ...], centre: tuple[float, ...] = ()) -> Float[Tensor, "n chosen"]:
     """Return the chosen variables of codes, measured from the centre.
 
     Raises:

@@ -3,11 +3,11 @@
 import torch
 from torch import Tensor
 
-from latlas.base.shapes import Rows
+from latlas.base.shapes import Codes
 from latlas.supports.sectors import Sectors
 
 
-def one_per_sector(codes: Rows, sectors: Sectors, *, at_least: int, generator: torch.Generator) -> Tensor:
+def one_per_sector(codes: Codes, sectors: Sectors, *, at_least: int, generator: torch.Generator) -> Tensor:
     """Return the indices of one random code of every inhabited sector, in the order of the sectors.
 
     Where that gives fewer than `at_least`, it is topped up with random codes from the most crowded sectors, one each,

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 from torch import Tensor
 
@@ -66,7 +66,7 @@ class SupportSet:
             write_config(beside, kind=KIND, settings=settings, provenance=self.provenance)
 
     @classmethod
-    def from_pretrained(cls, folder: str | Path) -> Self:
+    def from_pretrained(cls, folder: str | Path) -> "SupportSet":
         """Read what `save_pretrained` wrote.
 
         Raises:

@@ -64,4 +64,6 @@ class ShuffledRows(Sampler[Tensor]):
 
 def training_loader(storage: Tensor, rows: ShuffledRows, *, pin: bool = False) -> DataLoader[Tensor]:
     """Return the loader of a training: each item holds the pixels of one step."""
-    return DataLoader(TensorRows(storage), batch_size=None, sampler=rows, pin_memory=pin)
+    # Without a generator of its own a loader draws from the caller's, though nothing here uses what it draws.
+    own = generator(rows.seed, "loader")
+    return DataLoader(TensorRows(storage), batch_size=None, sampler=rows, pin_memory=pin, generator=own)

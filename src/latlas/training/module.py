@@ -55,6 +55,7 @@ class VAETraining(L.LightningModule):
         self.epoch_terms: list[Tensor] = []
         self.epoch_posteriors: PosteriorMoments | None = None
         self.history: list[dict[str, Any]] = []  # one record an epoch
+        self.earlier_epochs = 0  # of a resumed training: those that ran before it was cut off
 
     def train_dataloader(self) -> DataLoader[Tensor]:
         """Return the loader of this process's share."""
@@ -126,10 +127,12 @@ class VAETraining(L.LightningModule):
         """
         history = torch.stack(self.epoch_terms)
         if not bool(history.isfinite().all()):
-            step, term = (int(index) for index in (~history.isfinite()).nonzero()[0])
-            name = ("loss", "reconstruction term", "KL term", "squared error")[term]
+            step = int((~history.isfinite()).any(dim=1).nonzero()[0, 0])
+            # The loss is their sum, and a code out of bounds spoils every term after the KL: name the first to go.
+            names = {2: "KL term", 1: "reconstruction term", 3: "squared error", 0: "loss"}
+            term = next(index for index in names if not bool(history[step, index].isfinite()))
             raise NonFiniteError(
-                f"Training left the numbers in epoch {self.current_epoch + 1}, step {step + 1} of it: the {name} became "
+                f"Training left the numbers in epoch {self.current_epoch + 1}, step {step + 1} of it: the {names[term]} became "
                 f"{float(history[step, term])}. Lower the learning rate ({self.schedule.learning_rate}), "
                 "or use --precision float32."
             )
@@ -148,6 +151,7 @@ class VAETraining(L.LightningModule):
         self.history.append(epoch)
         if self.logger is not None:
             self.logger.log_metrics(_scalars(epoch), step=self.current_epoch + 1)
+            self.logger.save()  # on the disk before the checkpoint is: a resumed run does not tell this epoch again
 
     def epoch_statistics(self) -> PosteriorMoments:
         """Return the posteriors of the epoch so far, merged over all processes."""
@@ -169,6 +173,7 @@ class VAETraining(L.LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take the history back."""
         self.history = list(checkpoint["latlas_history"])
+        self.earlier_epochs = len(self.history)
 
 
 def _scalars(epoch: dict[str, Any]) -> dict[str, float]:

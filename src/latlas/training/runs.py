@@ -20,9 +20,11 @@ from latlas.base.errors import SettingError
 from latlas.base.progress import Progress, silent
 from latlas.base.provenance import Provenance
 from latlas.base.seeds import derived_seed
+from latlas.base.threads import threads_for, using_threads
 from latlas.data.images import ImageSet
 from latlas.models.architectures.architecture import Architecture
 from latlas.models.architectures.registry import architecture, architecture_to_json
+from latlas.models.protocols import parameter_count
 from latlas.models.vae import VAE
 from latlas.training.callbacks import ReportProgress
 from latlas.training.module import Schedule, VAETraining
@@ -42,7 +44,7 @@ class TrainedVAE:
     model: VAE
     history: list[dict[str, Any]]  # one record an epoch: terms, likelihood variance, health per variable
     precision: Precision
-    seconds: float  # of the training alone
+    seconds: float  # of the training alone; of a resumed one, since it went on
     images_per_second: float
     warnings: list[str] = field(default_factory=list)  # what a person must hear, in words
 
@@ -123,7 +125,8 @@ def train_vae(
     module = VAETraining(model, images, aim, schedule, channels_last=chosen.channels_last)
     started = time.perf_counter()
     work = None if out is None else _work_folder(Path(out), provenance)
-    _fit(module, place, devices, chosen, work, progress)
+    with using_threads(threads_for(parameter_count(model), convolutional=built.convolutional)):
+        _fit(module, place, devices, chosen, work, progress)
     seconds = time.perf_counter() - started
     model = model.cpu().eval()
     result = TrainedVAE(
@@ -131,7 +134,7 @@ def train_vae(
         history=module.history,
         precision=chosen,
         seconds=seconds,
-        images_per_second=epochs * len(images) / seconds,
+        images_per_second=(epochs - module.earlier_epochs) * len(images) / seconds,
         warnings=_warnings(module, aim),
     )
     for warning in result.warnings:
@@ -150,6 +153,8 @@ def _check_settings(images: ImageSet, epochs: int, batch_size: int, learning_rat
         raise SettingError(f"The learning rate must lie between 0 and 10, got {learning_rate}.")
     if batch_size % devices:
         raise SettingError(f"The batch size {batch_size} must be a multiple of the {devices} devices that share it.")
+    if len(images) < devices:
+        raise SettingError(f"Training on {devices} devices needs as many images at least, got {len(images)}.")
 
 
 def _fit(
@@ -158,13 +163,15 @@ def _fit(
     callbacks: list[L.Callback] = [
         ReportProgress(f"training {module.vae.name}", progress, epochs=module.schedule.epochs, images=len(module.images))
     ]
-    resume_from = None
+    resume_from, suffix = None, ""
     if work is not None:
         callbacks.append(
             ModelCheckpoint(dirpath=work, filename=_CHECKPOINT, save_top_k=1, every_n_epochs=1, enable_version_counter=False)
         )
         checkpoint = work / f"{_CHECKPOINT}.ckpt"
         resume_from = checkpoint if checkpoint.is_file() else None
+        # Event files are named by the second: without a suffix a resumed run could write over what it goes on from.
+        suffix = f".{len(list((work / 'run').glob('events.*')))}"
     with _quiet_lightning():
         trainer = L.Trainer(
             accelerator="gpu" if place.type == "cuda" else "cpu",
@@ -172,7 +179,7 @@ def _fit(
             strategy="auto" if devices == 1 else "ddp",
             precision=precision.lightning,
             max_epochs=module.schedule.epochs,
-            logger=False if work is None else TensorBoardLogger(save_dir=work, name="", version="run"),
+            logger=work is not None and TensorBoardLogger(save_dir=work, name="", version="run", filename_suffix=suffix),
             callbacks=callbacks,
             enable_checkpointing=work is not None,
             enable_progress_bar=False,
@@ -191,7 +198,7 @@ def _work_folder(out: Path, provenance: Provenance) -> Path:
     """
     work = out.parent / f".{out.name}.training"
     record = provenance.to_json()
-    if (work / _SETTINGS).is_file():
+    if (work / f"{_CHECKPOINT}.ckpt").is_file():  # else it ended before its first whole epoch: there is nothing to go on with
         if read_json(work / _SETTINGS) != record:
             raise SettingError(
                 f"{work} holds an unfinished training with other settings. Start again with those to go on with it, or delete it."

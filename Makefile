@@ -1,0 +1,61 @@
+# Every target sets itself up: a virtual environment in .venv, installed once and again only when its inputs change.
+#
+#   make tour    the whole atlas on digits, one report       make test    the tests
+#   make check   every check that a change must pass         make help    all targets
+
+VENV ?= .venv
+PYTHON ?= python3
+SEED ?= 0
+OUT ?= tour
+
+PY := $(VENV)/bin/python
+USE := $(VENV)/.installed-use
+DEV := $(VENV)/.installed-dev
+
+.PHONY: help setup tour test test-slow check format bench-tour clean
+.DELETE_ON_ERROR:
+
+help: ## Show the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+
+$(PY):
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "latlas needs Python 3.11 or newer; name one with make PYTHON=python3.11"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+# torch is constrained in every install: unconstrained, pip may take a build with gigabytes of CUDA packages.
+$(USE): pyproject.toml constraints.txt | $(PY)
+	$(PY) -m pip install --quiet --constraint constraints.txt --editable .
+	@touch $@
+
+$(DEV): pyproject.toml constraints.txt | $(PY)
+	$(PY) -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	@$(PY) tools/check_environment.py
+	@touch $@ $(USE)
+
+setup: $(DEV) ## Install everything that development needs
+
+tour: $(USE) ## Run the whole atlas on digits; the report lies in tour/ (SEED=1, OUT=folder)
+	$(VENV)/bin/latlas tour --out $(OUT) --seed $(SEED) --replace
+
+test: $(DEV) ## Run the tests
+	$(PY) -m pytest
+
+test-slow: $(DEV) ## Run the slow studies as well
+	$(PY) -m pytest -m slow
+
+check: $(DEV) ## Format, lint, types, architecture, tests
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/mypy
+	$(VENV)/bin/lint-imports
+	$(PY) -m pytest
+
+format: $(DEV) ## Format the code and sort its imports
+	$(VENV)/bin/ruff check --fix .
+	$(VENV)/bin/ruff format .
+
+bench-tour: $(DEV) ## The tour with seeds 0 and 1, held against its bounds: benchmarks/results/tour.json
+	$(PY) benchmarks/tour.py
+
+clean: ## Remove the environment
+	rm -rf $(VENV)

@@ -1,0 +1,52 @@
+"""Spread: the brute force over pairs and over left-out images, without either."""
+
+import numpy as np
+import pytest
+import torch
+from scipy.spatial.distance import pdist
+
+from latlas.base.errors import IllPosedError
+from latlas.measurements.spread import pairwise_spread
+
+
+@pytest.mark.parametrize(("n", "shape"), [(3, (1, 2, 2)), (4, (3, 5, 4)), (40, (1, 8, 8))])
+def test_the_spread_is_the_mean_over_all_pairs(n: int, shape: tuple[int, ...], generator: torch.Generator) -> None:
+    images = torch.rand(n, *shape, generator=generator)
+    rows = images.double().flatten(1).numpy()
+    spread = pairwise_spread(images)
+    assert spread.mean == pytest.approx(pdist(rows, "sqeuclidean").mean() / rows.shape[1], rel=1e-12)
+
+
+@pytest.mark.parametrize("n", [3, 4, 40])
+def test_its_error_is_the_jackknife_over_images(n: int, generator: torch.Generator) -> None:
+    """Leave each image out, take the spread of the others, and scale the scatter as Tukey does."""
+    images = torch.rand(n, 1, 4, 4, generator=generator)
+    rows = images.double().flatten(1).numpy()
+    without = np.array([pdist(np.delete(rows, i, axis=0), "sqeuclidean").mean() / rows.shape[1] for i in range(n)])
+    expected = np.sqrt((n - 1) / n * np.square(without - without.mean()).sum())
+    assert pairwise_spread(images).standard_error == pytest.approx(expected, rel=1e-9)
+
+
+def test_few_differences_between_bright_images_keep_their_digits(generator: torch.Generator) -> None:
+    """Raw second moments would lose them: 1e-8 beside 0.81."""
+    images = 0.9 + 1e-4 * torch.rand(20, 1, 4, 4, generator=generator)
+    rows = images.double().flatten(1).numpy()
+    assert pairwise_spread(images).mean == pytest.approx(pdist(rows, "sqeuclidean").mean() / 16, rel=1e-9)
+
+
+def test_images_that_are_all_alike_have_no_spread() -> None:
+    spread = pairwise_spread(torch.full((5, 1, 2, 2), 0.3))
+    assert (spread.mean, spread.standard_error) == (0.0, 0.0)
+
+
+def test_the_standard_error_covers_the_truth(generator: torch.Generator) -> None:
+    """Uniform pixels are 1/6 apart in the square: of 200 sets of 30 images, about 95 % lie within two standard errors."""
+    spreads = [pairwise_spread(torch.rand(30, 1, 5, 5, generator=generator)) for _ in range(200)]
+    covered = np.mean([abs(spread.mean - 1 / 6) <= 2 * spread.standard_error for spread in spreads])
+    assert 0.89 < covered < 0.99
+
+
+@pytest.mark.parametrize("n", [0, 1, 2])
+def test_fewer_than_three_images_have_no_error(n: int) -> None:
+    with pytest.raises(IllPosedError, match=f"at least 3 images, got {n}"):
+        pairwise_spread(torch.zeros(n, 1, 2, 2))
