@@ -9,7 +9,9 @@ from importlib.util import find_spec
 def main() -> int:
     """Print what is wrong, if anything; return 1 where latlas would not work, else 0."""
     if find_spec("torchvision") is not None:
-        print("torchvision is installed: beside a CPU-only torch it breaks `import torchmetrics`. Remove it: pip uninstall torchvision")
+        print(
+            "torchvision is installed: beside a CPU-only torch it breaks `import torchmetrics`. Remove it: pip uninstall torchvision"
+        )
         return 1
     names = {(distribution.metadata["Name"] or "").lower() for distribution in distributions()}
     cuda = sorted(name for name in names if name.startswith(("nvidia-", "cuda-")) or name == "triton")

@@ -100,7 +100,7 @@ def build_support_set(
     Raises:
         CapabilityError: the model lacks an encoder or a decoder.
         CodeShapeError: a spatial latent space.
-        SettingError: more variables than the model has.
+        SettingError: more variables than the model has, or an order that does not name them.
         IllPosedError: no image lies in any sector.
     """
     autoencoder = require_autoencoder(model, "A Support Set")
@@ -110,18 +110,20 @@ def build_support_set(
         )
     if not 1 <= variables <= autoencoder.latent_shape[0]:
         raise SettingError(f"Asked for {variables} variables of a latent space of {autoencoder.latent_shape[0]}.")
+    if order is not None and (len(order) < variables or not set(order) <= set(range(autoencoder.latent_shape[0]))):
+        raise SettingError(
+            f"An order must name {variables} of the variables 0 to {autoencoder.latent_shape[0] - 1} at least, got {order}."
+        )
+    if centre not in ("mean", "origin"):
+        raise unknown_name("centre", centre, ("mean", "origin"))
+    if isinstance(threshold, str) and threshold != "largest":
+        raise unknown_name("threshold", threshold, ("largest",), hint="Or give a number.")
     encoding = encode(autoencoder, images, progress=progress)
     if order is None:
         some = torch.randperm(len(images), generator=generator(seed, "gain images"))[:_GAIN_IMAGES].sort().values
         gain = reconstruction_gain(autoencoder, encoding.mean[some], images.take(some), progress=progress)
         order = gain.order()
-    if len(order) < variables:
-        raise SettingError(f"Asked for {variables} variables, and the order given has only {len(order)}.")
     leading = tuple(order[:variables])
-    if centre not in ("mean", "origin"):
-        raise unknown_name("centre", centre, ("mean", "origin"))
-    if isinstance(threshold, str) and threshold != "largest":
-        raise unknown_name("threshold", threshold, ("largest",), hint="Or give a number.")
     middle = tuple(encoding.mean[:, list(leading)].double().mean(dim=0).tolist()) if centre == "mean" else ()
     level = largest_threshold(encoding.mean, leading, middle) if threshold == "largest" else float(threshold)
     sectors = Sectors(variables=leading, threshold=level, centre=middle)

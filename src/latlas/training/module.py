@@ -73,7 +73,7 @@ class VAETraining(L.LightningModule):
         """Adam, its rate falling along a cosine over the whole training."""
         # One fused kernel instead of one per parameter: on small networks the optimiser is a third of the time.
         optimizer = torch.optim.Adam(
-            self.vae.parameters(), lr=self.schedule.learning_rate, fused=self.device.type in ("cpu", "cuda")
+            self.parameters(), lr=self.schedule.learning_rate, fused=self.device.type in ("cpu", "cuda")
         )
         steps = self.schedule.epochs * max(len(self.images) // min(self.schedule.batch_size, len(self.images)), 1)
         low, warm = self.schedule.final_rate, max(int(self.schedule.warm_up * steps), 1)

@@ -18,7 +18,18 @@ from latlas.models.protocols import Posterior
 from latlas.numerics.gaussians import kl_to_prior_nats
 
 Likelihood = Literal["bernoulli", "gaussian"]
-BALANCES = ("running-error", "fixed")
+BALANCES = (
+    "running-error",  # Asperti and Trentin 2020, honest running mean, then its minimum
+    "one-sided-error",  # the other published form, which drifts: to compare
+    "fixed",  # the ELBO with constant weights
+    "warm-up",  # the same, the KL weight rising from 0
+    "free-bits",  # the same, no pressure on variables below a few bits
+    "learned-sigma",  # Dai and Wipf 2019: the likelihood's deviation is a parameter
+    "optimal-sigma",  # Rybkin et al. 2021: it is the error of the batch
+)
+# An image reproduced exactly would give an infinite likelihood; 8-bit values cannot be told closer than this.
+_SMALLEST_VARIANCE = (1 / 255) ** 2 / 12
+_FIXED_LIKELIHOOD = ("fixed", "warm-up", "free-bits")  # rules under which the likelihood is the user's choice
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,10 +46,12 @@ class Terms:
 class Objective:
     """Which objective, as plain settings that an artifact can record."""
 
-    balance: str = "running-error"  # or "fixed": the ELBO with constant weights
-    likelihood: Likelihood = "gaussian"  # "bernoulli" only with a fixed balance
+    balance: str = "running-error"  # one of BALANCES
+    likelihood: Likelihood = "gaussian"  # "bernoulli" only where the balance leaves the likelihood alone
     kl_weight: float = 1.0  # multiplies the KL term
-    sigma: float = 1.0  # standard deviation of the fixed Gaussian likelihood, in units of pixel values
+    sigma: float = 1.0  # standard deviation of a fixed Gaussian likelihood, in units of pixel values
+    warm_up_steps: int = 2000  # optimiser steps over which the KL weight rises ("warm-up" only)
+    free_nats: float = 0.1  # KL that each variable has for nothing ("free-bits" only)
 
     def __post_init__(self) -> None:
         if self.balance not in BALANCES:
@@ -49,17 +62,31 @@ class Objective:
             raise SettingError(f"The KL weight must be at least 0, got {self.kl_weight}.")
         if not (self.sigma > 0 and math.isfinite(self.sigma)):
             raise SettingError(f"Sigma must be above 0, got {self.sigma}.")
-        if self.balance == "running-error" and self.likelihood != "gaussian":
+        if self.warm_up_steps < 1 or not self.free_nats >= 0:
             raise SettingError(
-                "The running-error balance estimates the variance of a Gaussian likelihood; "
+                f"Warm-up needs at least 1 step and free nats at least 0, got {self.warm_up_steps}, {self.free_nats}."
+            )
+        if self.balance not in _FIXED_LIKELIHOOD and self.likelihood != "gaussian":
+            raise SettingError(
+                f"The {self.balance} balance estimates the variance of a Gaussian likelihood; "
                 "use --balance fixed with the Bernoulli one."
             )
 
     def build(self) -> "Balance":
         """Return the module that computes it."""
-        if self.balance == "running-error":
-            return RunningError(kl_weight=self.kl_weight)
-        return FixedWeight(likelihood=self.likelihood, kl_weight=self.kl_weight, sigma=self.sigma)
+        if self.balance in ("running-error", "one-sided-error"):
+            return RunningError(kl_weight=self.kl_weight, one_sided=self.balance == "one-sided-error")
+        if self.balance == "learned-sigma":
+            return LearnedSigma(kl_weight=self.kl_weight)
+        if self.balance == "optimal-sigma":
+            return OptimalSigma(kl_weight=self.kl_weight)
+        return FixedWeight(
+            likelihood=self.likelihood,
+            kl_weight=self.kl_weight,
+            sigma=self.sigma,
+            warm_up_steps=self.warm_up_steps if self.balance == "warm-up" else None,
+            free_nats=self.free_nats if self.balance == "free-bits" else None,
+        )
 
 
 class FixedWeight(nn.Module):
@@ -71,11 +98,24 @@ class FixedWeight(nn.Module):
     sigma = 1 is the default elsewhere and offered here to compare.
     """
 
-    def __init__(self, *, likelihood: Likelihood, kl_weight: float, sigma: float) -> None:
+    steps: Tensor
+
+    def __init__(
+        self,
+        *,
+        likelihood: Likelihood,
+        kl_weight: float,
+        sigma: float,
+        warm_up_steps: int | None = None,
+        free_nats: float | None = None,
+    ) -> None:
         super().__init__()
         self.likelihood = likelihood
         self.kl_weight = kl_weight
         self.variance = sigma**2  # of a Gaussian likelihood; a Bernoulli one has no use for it
+        self.warm_up_steps = warm_up_steps
+        self.free_nats = free_nats
+        self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
 
     def forward(self, logits: Tensor, images: Images, posterior: Posterior) -> Terms:
         squared_error = _squared_error(logits, images)
@@ -83,11 +123,21 @@ class FixedWeight(nn.Module):
             reconstruction = bernoulli_nats(logits, images)
         else:
             reconstruction = gaussian_nats(squared_error, _pixels(images), self.variance)
-        kl = _kl_nats(posterior)
+        kl_per_variable = _kl_nats_per_variable(posterior)
+        pressed = kl_per_variable
+        if self.free_nats is not None:
+            # Kingma et al. 2016 (arXiv:1606.04934), appendix C.8: a variable feels the prior only above its allowance.
+            pressed = kl_per_variable.clamp_min(self.free_nats)
+        weight: Tensor | float = self.kl_weight
+        if self.warm_up_steps is not None:
+            # Bowman et al. 2016 (arXiv:1511.06349) and Sonderby et al. 2016: let the decoder learn before the prior presses.
+            weight = self.kl_weight * (self.steps.float() / self.warm_up_steps).clamp_max(1.0)
+        if self.training:
+            self.steps += 1
         return Terms(
-            loss=reconstruction + self.kl_weight * kl,
+            loss=reconstruction + weight * pressed.sum(),
             reconstruction_nats=reconstruction.detach(),
-            kl_nats=kl.detach(),
+            kl_nats=kl_per_variable.sum().detach(),
             squared_error=squared_error.detach(),
         )
 
@@ -104,34 +154,72 @@ class RunningError(nn.Module):
     variance: Tensor
     mean_error: Tensor
 
-    def __init__(self, *, kl_weight: float = 1.0, momentum: float = 0.99) -> None:
+    def __init__(self, *, kl_weight: float = 1.0, momentum: float = 0.99, one_sided: bool = False) -> None:
         super().__init__()
         self.kl_weight = kl_weight
         self.momentum = momentum
+        self.one_sided = one_sided  # the other published form, to compare
         self.register_buffer("mean_error", torch.ones((), dtype=torch.float64))
         self.register_buffer("variance", torch.ones((), dtype=torch.float64))
 
     def forward(self, logits: Tensor, images: Images, posterior: Posterior) -> Terms:
-        squared_error = _squared_error(logits, images)
-        reconstruction = gaussian_nats(squared_error, _pixels(images), self.variance.float())
-        kl = _kl_nats(posterior)
+        terms = _gaussian_terms(logits, images, posterior, self.variance.float(), self.kl_weight)
         if self.training:
-            self.update(squared_error.detach())
-        return Terms(
-            loss=reconstruction + self.kl_weight * kl,
-            reconstruction_nats=reconstruction.detach(),
-            kl_nats=kl.detach(),
-            squared_error=squared_error.detach(),
-        )
+            self.update(terms.squared_error)
+        return terms
 
     def update(self, squared_error: Tensor) -> None:
         """Take in the error of a batch (averaged over processes, so that all hold one variance)."""
         error = _mean_over_processes(squared_error.double())
-        self.mean_error.mul_(self.momentum).add_(error, alpha=1.0 - self.momentum)
+        start = self.variance if self.one_sided else self.mean_error
+        self.mean_error.copy_(self.momentum * start + (1.0 - self.momentum) * error)
         self.variance.copy_(torch.minimum(self.variance, self.mean_error))
 
 
-Balance = FixedWeight | RunningError
+class LearnedSigma(nn.Module):
+    """The likelihood's deviation as one learnt parameter: Dai and Wipf 2019 (arXiv:1903.05789), started at 1 as theirs."""
+
+    def __init__(self, *, kl_weight: float = 1.0) -> None:
+        super().__init__()
+        self.kl_weight = kl_weight
+        self.log_sigma = nn.Parameter(torch.zeros(()))
+
+    @property
+    def variance(self) -> Tensor:
+        """The likelihood's variance, in squared pixel values."""
+        return (2 * self.log_sigma).exp()
+
+    def forward(self, logits: Tensor, images: Images, posterior: Posterior) -> Terms:
+        return _gaussian_terms(logits, images, posterior, self.variance, self.kl_weight)
+
+
+class OptimalSigma(nn.Module):
+    """The likelihood's variance is the batch's squared error, gradient included: sigma-VAE (arXiv:2006.13202).
+
+    Minimising the likelihood over sigma gives sigma^2 = error, which leaves pixels / 2 * log(error): its gradient is that
+    of the squared error divided by itself.
+    """
+
+    last_error: Tensor
+
+    def __init__(self, *, kl_weight: float = 1.0) -> None:
+        super().__init__()
+        self.kl_weight = kl_weight
+        self.register_buffer("last_error", torch.ones(()))
+
+    @property
+    def variance(self) -> Tensor:
+        """The variance at the last batch, in squared pixel values."""
+        return self.last_error
+
+    def forward(self, logits: Tensor, images: Images, posterior: Posterior) -> Terms:
+        variance = _squared_error(logits, images).clamp_min(_SMALLEST_VARIANCE)
+        if self.training:
+            self.last_error.copy_(_mean_over_processes(variance.detach()))
+        return _gaussian_terms(logits, images, posterior, variance, self.kl_weight)
+
+
+Balance = FixedWeight | RunningError | LearnedSigma | OptimalSigma
 
 
 def bernoulli_nats(logits: Tensor, images: Images) -> Tensor:
@@ -155,9 +243,22 @@ def _squared_error(logits: Tensor, images: Images) -> Tensor:
     return (logits.float().sigmoid() - images).square().mean()
 
 
-def _kl_nats(posterior: Posterior) -> Tensor:
+def _kl_nats_per_variable(posterior: Posterior) -> Tensor:
+    """Return the mean over images of each variable's KL (a position of a spatial code is a variable of its own)."""
     assert posterior.log_variance is not None  # a VAE's encoder always gives one
-    return kl_to_prior_nats(posterior.mean.float(), posterior.log_variance.float()).flatten(1).sum(dim=1).mean()
+    return kl_to_prior_nats(posterior.mean.float(), posterior.log_variance.float()).flatten(1).mean(dim=0)
+
+
+def _gaussian_terms(logits: Tensor, images: Images, posterior: Posterior, variance: Tensor, kl_weight: float) -> Terms:
+    squared_error = _squared_error(logits, images)
+    reconstruction = gaussian_nats(squared_error, _pixels(images), variance)
+    kl = _kl_nats_per_variable(posterior).sum()
+    return Terms(
+        loss=reconstruction + kl_weight * kl,
+        reconstruction_nats=reconstruction.detach(),
+        kl_nats=kl.detach(),
+        squared_error=squared_error.detach(),
+    )
 
 
 def _pixels(images: Images) -> int:

@@ -1,0 +1,88 @@
+"""Densities in closed form, and the mixture: what codes look like, from loosest to closest."""
+
+from dataclasses import dataclass
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from latlas.base.errors import IllPosedError
+from latlas.base.shapes import Rows
+from latlas.numerics.moments import Moments
+
+
+@dataclass(frozen=True, eq=False)
+class Prior:
+    """N(0, 1) in every variable: what the objective hopes for."""
+
+    size: int
+    kind = "prior"
+
+    def draw(self, n: int, generator: torch.Generator) -> Rows:
+        return torch.randn(n, self.size, generator=generator)
+
+    def tensors(self) -> dict[str, Tensor]:
+        return {"size": torch.tensor(self.size)}
+
+    @classmethod
+    def from_tensors(cls, tensors: dict[str, Tensor]) -> Self:
+        """Rebuild it."""
+        return cls(int(tensors["size"]))
+
+
+@dataclass(frozen=True, eq=False)
+class Mixture:
+    """A mixture of Gaussians with full covariances; one component is the Gaussian, a diagonal one the moments."""
+
+    kind: str  # "moments", "gaussian" or "mixture"
+    weights: Tensor  # components
+    means: Tensor  # components d
+    factors: Tensor  # components d d: a matrix L of each covariance L L'
+
+    def draw(self, n: int, generator: torch.Generator) -> Rows:
+        component = torch.multinomial(self.weights, n, replacement=True, generator=generator)
+        noise = torch.randn(n, self.means.shape[1], generator=generator, dtype=torch.float64)
+        return self.means[component] + torch.einsum("nij,nj->ni", self.factors[component], noise)
+
+    def tensors(self) -> dict[str, Tensor]:
+        return {"weights": self.weights, "means": self.means, "factors": self.factors}
+
+
+def fit_moments(codes: Rows) -> Mixture:
+    """Return independent Gaussians with each variable's mean and variance."""
+    moments = Moments.of(codes)
+    return Mixture("moments", torch.ones(1).double(), moments.mean[None], moments.variance().sqrt().diag()[None])
+
+
+def fit_gaussian(codes: Rows) -> Mixture:
+    """Return one Gaussian with the full covariance; a rank-deficient one stays on its subspace."""
+    moments = Moments.of(codes)
+    values, vectors = torch.linalg.eigh(moments.covariance())
+    return Mixture("gaussian", torch.ones(1).double(), moments.mean[None], (vectors * values.clamp_min(0.0).sqrt())[None])
+
+
+def fit_mixture(codes: Rows, *, components: int, seed: int) -> Mixture:
+    """Return a Gaussian mixture by scikit-learn's expectation maximisation, full covariances.
+
+    Raises:
+        IllPosedError: more components than codes.
+    """
+    if components > codes.shape[0]:
+        raise IllPosedError(
+            f"A mixture of {components} components needs at least as many codes, got {codes.shape[0]}. Ask for fewer components."
+        )
+    from sklearn.mixture import GaussianMixture
+
+    # In units of each variable's spread, so that scikit-learn's regularisation of covariances means the same in all.
+    spread = codes.double().std(dim=0).clamp_min(1e-12)
+    centre = codes.double().mean(dim=0)
+    fitted = GaussianMixture(components, covariance_type="full", reg_covar=1e-5, max_iter=200, random_state=seed % (1 << 32))
+    fitted.fit(((codes.double() - centre) / spread).numpy())
+    factors = torch.linalg.cholesky(torch.from_numpy(fitted.covariances_))
+    means = torch.from_numpy(fitted.means_) * spread + centre
+    return Mixture("mixture", torch.from_numpy(fitted.weights_), means, spread[None, :, None] * factors)
+
+
+def mixture_from_tensors(kind: str, tensors: dict[str, Tensor]) -> Mixture:
+    """Rebuild a mixture of a kind."""
+    return Mixture(kind, tensors["weights"], tensors["means"], tensors["factors"])

@@ -1,0 +1,58 @@
+"""What the README says is what was measured, and what it shows can be run."""
+
+import importlib.util
+import json
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+import latlas
+from latlas.cli.main import app
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_table_is_the_one_that_the_benchmark_wrote() -> None:
+    spec = importlib.util.spec_from_file_location("tour_benchmark", ROOT / "benchmarks/tour.py")
+    assert spec is not None
+    assert spec.loader is not None
+    benchmark = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(benchmark)
+    results = json.loads((ROOT / "benchmarks/results/tour.json").read_text(encoding="utf-8"))
+    assert benchmark.markdown_table(results) in README
+    assert results["missed"] == []
+
+
+def _shell_lines() -> list[str]:
+    blocks = re.findall(r"```sh\n(.*?)```", README, flags=re.DOTALL)
+    return [line.split("#")[0].strip() for block in blocks for line in block.splitlines() if line.strip()]
+
+
+@pytest.mark.parametrize("line", [line for line in _shell_lines() if line.startswith("latlas")])
+def test_every_command_shown_has_a_verb_and_options_that_exist(line: str) -> None:
+    words = shlex.split(line)
+    shown = CliRunner().invoke(app, [words[1], "--help"], env={"COLUMNS": "200"})
+    assert shown.exit_code == 0, line
+    for option in (word for word in words if word.startswith("--")):
+        assert option in shown.output, line
+
+
+@pytest.mark.parametrize("line", [line for line in _shell_lines() if line.startswith("make")])
+def test_every_make_target_shown_exists(line: str) -> None:
+    target = line.split()[1]
+    assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(encoding="utf-8"), flags=re.MULTILINE)
+
+
+def test_every_public_name_shown_exists() -> None:
+    for name in re.findall(r"latlas\.([A-Za-z_]+)\(", README):
+        assert name in latlas.__all__
+
+
+def test_every_link_inside_the_project_leads_somewhere() -> None:
+    for page in [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]:
+        for link in re.findall(r"\]\(([^)#]+)\)", page.read_text(encoding="utf-8")):
+            assert link.startswith("http") or (page.parent / link).exists(), f"{page.name}: {link}"

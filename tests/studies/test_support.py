@@ -1,0 +1,237 @@
+"""Support Sets of a planted world: the right variables, the right sectors, and a map that few points fix."""
+
+import inspect
+import json
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from scipy.spatial.distance import pdist
+from torch import Tensor
+
+from latlas.base.errors import CapabilityError, CodeShapeError, IllPosedError, SettingError, UnknownNameError
+from latlas.data.images import ImageSet
+from latlas.models.adapters.callables import CallableModel
+from latlas.studies.support import SmallFits, build_support_set, compare_small_fits, compare_spread
+from latlas.supports.sectors import Sectors, largest_threshold
+
+SHAPE = (1, 4, 6)
+# The factors in another order: the strongest is variable 2, then 0, then 1.
+REORDERED = torch.eye(3, dtype=torch.float64)[:, [1, 2, 0]]
+STRONGEST_FIRST = (2, 0, 1)
+
+
+def reordered(world: Any) -> CallableModel:
+    model: CallableModel = world.autoencoder(REORDERED)
+    return model
+
+
+def codes(world: Any) -> Tensor:
+    return (world.factors @ REORDERED).float()
+
+
+# Building
+
+
+@pytest.mark.parametrize("variables", [1, 2, 3])
+def test_sectors_are_of_the_variables_that_draw_the_most(variables: int, world: Any) -> None:
+    support = build_support_set(reordered(world), world.images(), variables=variables)
+    assert support.sectors.variables == STRONGEST_FIRST[:variables]
+    assert support.sectors.count == 2**variables
+
+
+def test_members_are_where_they_are_said_to_be(world: Any) -> None:
+    support = build_support_set(reordered(world), world.images(), variables=3, seed=4)
+    assert len(support) == support.inhabited == 8  # every sector of three factors is inhabited
+    assert support.sector.tolist() == list(range(8))
+    rows = support.indices
+    assert support.images.storage.equal(world.images().storage[rows])
+    torch.testing.assert_close(support.codes, codes(world)[rows], rtol=1e-4, atol=1e-4)
+    middle = world.factors.mean(dim=0)
+    for member, sector in zip(world.factors[rows] @ REORDERED, support.sector.tolist(), strict=True):
+        for bit, variable in enumerate(STRONGEST_FIRST):
+            offset = float(member[variable] - (middle @ REORDERED)[variable])
+            assert offset * support.sectors.directions(sector)[bit] > support.sectors.threshold - 1e-5
+    assert (support.model, support.chosen_from, support.images.name) == ("planted", "world", "Support Set of world")
+
+
+@pytest.mark.parametrize("centre", ["mean", "origin"])
+def test_the_threshold_is_the_largest_about_its_centre(centre: str, world: Any) -> None:
+    support = build_support_set(reordered(world), world.images(), variables=3, centre=centre)  # type: ignore[arg-type]
+    middle = tuple(codes(world)[:, list(STRONGEST_FIRST)].double().mean(dim=0).tolist()) if centre == "mean" else ()
+    assert support.sectors.centre == pytest.approx(middle, abs=1e-5)
+    assert support.sectors.threshold == pytest.approx(largest_threshold(codes(world), STRONGEST_FIRST, middle), abs=1e-5)
+    assert int(support.occupancy.min()) == 1  # some sector is down to its last image
+
+
+def test_a_threshold_can_be_given(world: Any) -> None:
+    support = build_support_set(reordered(world), world.images(), variables=2, threshold=0.25, centre="origin")
+    sectors = Sectors(variables=(2, 0), threshold=0.25)
+    assert support.sectors == sectors
+    assert support.occupancy.tolist() == sectors.occupancy(codes(world)).tolist()
+
+
+def test_few_sectors_are_topped_up_to_the_size_of_the_latent_space(world: Any) -> None:
+    """Two sectors, three variables: the third member comes from the more crowded sector."""
+    support = build_support_set(reordered(world), world.images(), variables=1, threshold=0.5, centre="origin")
+    assert len(support) == 3
+    assert support.sector.tolist() == [0, 1, int(support.occupancy.argmax())]
+    assert len(set(support.indices.tolist())) == 3
+
+
+def test_an_order_can_be_given_and_saves_the_gains(world: Any) -> None:
+    tasks: list[str] = []
+    support = build_support_set(
+        reordered(world),
+        world.images(),
+        variables=2,
+        order=[1, 2, 0],
+        progress=lambda task, done, total, note="": tasks.append(task),
+    )
+    assert support.sectors.variables == (1, 2)
+    assert set(tasks) == {"encoding world"}
+
+
+def test_the_seed_decides_the_choice(world: Any) -> None:
+    chosen = [build_support_set(reordered(world), world.images(), variables=2, seed=seed).indices for seed in (0, 0, 1)]
+    assert chosen[0].equal(chosen[1])
+    assert not chosen[0].equal(chosen[2])
+
+
+def test_names_and_labels_come_along(world: Any) -> None:
+    plain = world.images()
+    named = ImageSet("named", plain.storage, labels=torch.arange(500), names=tuple(f"{i}.png" for i in range(500)))
+    support = build_support_set(reordered(world), named, variables=2)
+    rows = support.indices.tolist()
+    assert support.images.labels is not None
+    assert support.images.labels.tolist() == rows
+    assert list(support.images.names) == [f"{row}.png" for row in rows]
+
+
+def test_the_set_knows_what_it_was_made_from(world: Any) -> None:
+    support = build_support_set(reordered(world), world.images(), variables=2, threshold=0.25, seed=9)
+    assert support.provenance.seed == 9
+    assert support.provenance.made_from == {"model": "weights of planted", "images": world.images().content_hash}
+    assert support.provenance.settings == {"variables": 2, "threshold": 0.25, "centre": "mean"}
+
+
+@pytest.mark.parametrize(
+    ("settings", "error", "words"),
+    [
+        ({"variables": 4}, SettingError, "Asked for 4 variables of a latent space of 3"),
+        ({"variables": 0}, SettingError, "Asked for 0 variables of a latent space of 3"),
+        (
+            {"variables": 3, "order": [1, 0]},
+            SettingError,
+            r"An order must name 3 of the variables 0 to 2 at least, got \[1, 0\]",
+        ),
+        ({"variables": 2, "order": [1, 1]}, SettingError, "different variables"),
+        ({"variables": 2, "order": [1, 7]}, SettingError, "must name 2 of the variables 0 to 2 at least"),
+        ({"variables": 2, "threshold": 50.0}, IllPosedError, "No image lies beyond the threshold 50 in all 2 variables"),
+        ({"variables": 2, "threshold": -1.0}, SettingError, "threshold must be at least 0"),
+        # Unwrapped below: in tests the type checker would answer first.
+        ({"variables": 2, "threshold": "largst"}, UnknownNameError, "Unknown threshold 'largst'.*Or give a number"),
+        ({"variables": 2, "centre": "median"}, UnknownNameError, "Unknown centre 'median'"),
+    ],
+)
+def test_settings_that_make_no_set_are_refused(
+    settings: dict[str, Any], error: type[Exception], words: str, world: Any
+) -> None:
+    with pytest.raises(error, match=words):
+        inspect.unwrap(build_support_set)(reordered(world), world.images(), **settings)
+
+
+def test_models_that_have_no_sectors_are_refused(world: Any) -> None:
+    spatial = CallableModel(
+        name="spatial",
+        image_shape=SHAPE,
+        latent_shape=(2, 2, 6),
+        encode_with=lambda images: images.reshape(-1, 2, 2, 6),
+        decode_with=lambda z: z.reshape(-1, *SHAPE),
+    )
+    with pytest.raises(CodeShapeError, match=r"spatial latent space \(2, 2, 6\); sectors need a vector one"):
+        build_support_set(spatial, world.images(), variables=1)
+    half = CallableModel(name="half", image_shape=SHAPE, latent_shape=(3,), decode_with=reordered(world).decode_with)
+    with pytest.raises(CapabilityError, match="A Support Set needs an encoder, which half lacks"):
+        build_support_set(half, world.images(), variables=1)
+
+
+def test_constant_codes_lie_in_no_sector(world: Any) -> None:
+    blind = CallableModel(
+        name="blind",
+        image_shape=SHAPE,
+        latent_shape=(3,),
+        encode_with=lambda images: torch.full((len(images), 3), 0.1),
+        decode_with=lambda z: torch.zeros(len(z), *SHAPE),
+    )
+    with pytest.raises(IllPosedError, match="No code lies in any sector"):
+        build_support_set(blind, world.images(), variables=2)
+
+
+# Spread
+
+
+def test_spread_compares_the_set_with_random_images_of_all(world: Any) -> None:
+    support = build_support_set(reordered(world), world.images(), variables=3)
+    spread = compare_spread(support, world.images())
+    members = support.images.tensor().double().flatten(1).numpy()
+    everything = world.images().tensor().double().flatten(1).numpy()
+    assert spread.support.mean == pytest.approx(pdist(members, "sqeuclidean").mean() / 24, rel=1e-9)
+    assert spread.random.mean == pytest.approx(pdist(everything, "sqeuclidean").mean() / 24, rel=1e-9)  # 500 < 5,000
+    assert spread.ratio == pytest.approx(spread.support.mean / spread.random.mean)
+    assert spread.ratio > 1.1  # beyond the threshold in every direction is farther apart than anywhere
+    json.dumps(spread.to_json(), allow_nan=False)
+
+
+def test_images_that_are_all_alike_have_no_ratio(world: Any) -> None:
+    support = build_support_set(reordered(world), world.images(), variables=2)
+    grey = ImageSet("grey", torch.full((5, *SHAPE), 0.5))
+    spread = compare_spread(support, grey)
+    assert math.isnan(spread.ratio)
+    assert spread.to_json()["ratio"] is None
+
+
+# Maps from few points
+
+
+def test_where_a_map_is_exact_few_points_fix_it(world: Any, basis: Tensor) -> None:
+    images, test = world.images().slice(0, 400), world.images().slice(400, 500)
+    source = reordered(world)
+    support = build_support_set(source, images, variables=3)
+    fits = compare_small_fits(source, world.autoencoder(basis, 0.3), images, support, test, draws=3)
+    residual = float(np.square(world.residual[400:].numpy()).mean())
+    for error in (fits.support_M, fits.full_M, *fits.random_M):
+        assert error == pytest.approx(residual, rel=1e-3)
+    assert (fits.points, len(fits.random_M)) == (8, 3)
+
+
+def test_random_draws_are_decided_by_the_seed(world: Any, basis: Tensor) -> None:
+    """On noisy codes, so that it matters which points were drawn."""
+    images, test = world.images().slice(0, 400), world.images().slice(400, 500)
+    exact = world.autoencoder(basis)
+
+    def noisy(batch: Tensor) -> Tensor:
+        generator = torch.Generator().manual_seed(round(float(batch.double().sum())))
+        clean = exact.encode(batch).mean
+        return clean + torch.randn(clean.shape, generator=generator)
+
+    target = CallableModel(name="t", image_shape=SHAPE, latent_shape=(3,), encode_with=noisy, decode_with=exact.decode)
+    support = build_support_set(reordered(world), images, variables=2)
+    fits = [compare_small_fits(reordered(world), target, images, support, test, draws=4, seed=s) for s in (0, 0, 1)]
+    assert fits[0] == fits[1]
+    assert fits[0].random_M != fits[2].random_M
+    assert len(set(fits[0].random_M)) == 4
+    assert (fits[0].support_M, fits[0].full_M) == (fits[2].support_M, fits[2].full_M)
+    assert fits[0].full_M < min(fits[0].random_M)
+
+
+def test_the_record_of_small_fits_has_its_ratios() -> None:
+    fits = SmallFits(points=8, support_M=0.06, random_M=[0.05, 0.07], full_M=0.02)
+    record = fits.to_json()
+    assert record["M_over_full_M"] == pytest.approx(3.0)
+    assert record["random_M_over_full_M"] == pytest.approx(3.0)
+    assert record["random_M_deviation"] == pytest.approx(np.std([0.05, 0.07], ddof=1))
+    assert SmallFits(points=8, support_M=0.06, random_M=[0.05], full_M=0.02).to_json()["random_M_deviation"] is None
+    assert SmallFits(points=8, support_M=0.0, random_M=[0.0], full_M=0.0).to_json()["M_over_full_M"] is None
