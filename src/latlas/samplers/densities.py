@@ -1,7 +1,6 @@
 """Densities in closed form, and the mixture: what codes look like, from loosest to closest."""
 
 from dataclasses import dataclass
-from typing import Self
 
 import torch
 from torch import Tensor
@@ -25,7 +24,7 @@ class Prior:
         return {"size": torch.tensor(self.size)}
 
     @classmethod
-    def from_tensors(cls, tensors: dict[str, Tensor]) -> Self:
+    def from_tensors(cls, tensors: dict[str, Tensor]) -> "Prior":
         """Rebuild it."""
         return cls(int(tensors["size"]))
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -18,6 +18,7 @@ KIND = "sampler"
 _TENSORS = "sampler.safetensors"
 
 
+@runtime_checkable
 class Density(Protocol):
     """A density of flat codes `n d`: draws rows, and gives the tensors and settings that rebuild it."""
 
