@@ -17,9 +17,11 @@ if TYPE_CHECKING:
     from latlas.inversion.descent import Inversion as Inversion
     from latlas.maps.fit import fit_map as fit_map
     from latlas.maps.linear import LinearMap as LinearMap
+    from latlas.measurements.distances import frechet_distance as frechet_distance
     from latlas.models.adapters.callables import CallableModel as CallableModel
     from latlas.models.loading import load_model as load_model
     from latlas.models.vae import VAE as VAE
+    from latlas.numerics.frechet import FrechetDistance as FrechetDistance
     from latlas.studies.compare import Comparison as Comparison
     from latlas.studies.compare import compare as compare
     from latlas.studies.diagnose import Diagnosis as Diagnosis
@@ -38,6 +40,7 @@ _DEFINED_IN = {
     "Comparison": "latlas.studies.compare",
     "Diagnosis": "latlas.studies.diagnose",
     "Encoding": "latlas.encodings.encoding",
+    "FrechetDistance": "latlas.numerics.frechet",
     "ImageSet": "latlas.data.images",
     "Inversion": "latlas.inversion.descent",
     "LinearMap": "latlas.maps.linear",
@@ -50,6 +53,7 @@ _DEFINED_IN = {
     "diagnose": "latlas.studies.diagnose",
     "encode": "latlas.encodings.encode",
     "fit_map": "latlas.maps.fit",
+    "frechet_distance": "latlas.measurements.distances",
     "invert": "latlas.studies.range_test",
     "load_images": "latlas.data.loading",
     "load_model": "latlas.models.loading",

@@ -10,8 +10,14 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
+from latlas.cli import training
 from latlas.cli.main import app
 from latlas.maps.linear import LinearMap
+from latlas.models.architectures.conv import Conv
+from latlas.models.architectures.dense import Dense
+from latlas.models.architectures.draw import Draw
+from latlas.models.architectures.registry import ARCHITECTURES
+from latlas.models.architectures.resnet import ResNet
 from latlas.models.vae import VAE
 
 MISTAKE = 2
@@ -114,6 +120,30 @@ def test_the_same_command_twice_gives_the_same_weights(digits: Path, tmp_path: P
     assert (tmp_path / "one/model.safetensors").read_bytes() == (tmp_path / "two/model.safetensors").read_bytes()
 
 
+def test_any_setting_of_an_architecture_can_be_given(digits: Path, tmp_path: Path) -> None:
+    runner = CliRunner()
+    for name, given, expected in (
+        ("resnet", ["--set", "scales=2", "--set", "base_dim=4", "--set", "fc_dim = 8"], ResNet(scales=2, base_dim=4, fc_dim=8)),
+        (
+            "draw",
+            ["--latent", "2", "--set", "steps=2", "--set", "attention=false", "--set", "hidden=8"],
+            Draw(latent=2, steps=2, attention=False, hidden=8),
+        ),
+        ("conv", ["--set", "channels=4,6", "--set", "latent=3"], Conv(channels=(4, 6), latent=3)),
+        ("dense", ["--widths", "8"], Dense(widths=(8,))),
+    ):
+        arguments = ["train", name, f"{digits}[0:64]", *given, "--epochs", "1", "--out", str(tmp_path / name)]
+        done = runner.invoke(app, arguments)
+        assert done.exit_code == 0, done.output
+        assert VAE.from_pretrained(tmp_path / name).architecture == expected
+
+
+def test_the_help_of_train_lists_the_architectures() -> None:
+    assert tuple(ARCHITECTURES) == training.ARCHITECTURES
+    shown = " ".join(CliRunner().invoke(app, ["train", "--help"], env={"COLUMNS": "200"}).output.split())
+    assert ", ".join(ARCHITECTURES) in shown
+
+
 MISTAKES = {
     "unknown data": (["diagnose", "{model}", "mnits"], "Did you mean 'mnist'"),
     "unknown architecture": (["train", "dens", "{data}"], "Did you mean 'dense'"),
@@ -128,6 +158,7 @@ MISTAKES = {
     "bad level": (["range", "{model}", "{data}", "--level", "7"], "level must lie between 0 and 1"),
     "bad ridge": (["map", "{model}", "{model}", "{data}", "--ridge", "soft"], "--ridge takes a number or the word gcv"),
     "bad widths": (["train", "dense", "{data}", "--widths", "a,b"], "--widths takes whole numbers"),
+    "unknown setting": (["train", "resnet", "{data}", "--set", "depth=3"], "has no setting 'depth'; it has base_dim, fc_dim"),
     "too many variables": (["support", "{model}", "{data}", "--variables", "9"], "9 variables of a latent space of 4"),
     "bernoulli with running error": (["train", "dense", "{data}", "--likelihood", "bernoulli"], "--balance fixed"),
 }
@@ -172,8 +203,33 @@ def test_a_mistake_is_one_line_and_exit_code_2_and_changes_nothing(
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
 
 
-@pytest.mark.parametrize("verb", ["tour", "train", "encode", "diagnose", "map", "relocate", "support", "range"])
+@pytest.mark.parametrize(
+    "verb", ["tour", "train", "encode", "diagnose", "calibrate", "sample", "map", "relocate", "support", "range"]
+)
 def test_every_verb_shows_an_example_in_its_help(verb: str) -> None:
     shown = CliRunner().invoke(app, [verb, "--help"])
     assert shown.exit_code == 0
     assert f"Example: latlas {verb}" in shown.output
+
+
+def test_calibrate_chooses_a_sampler_that_sample_draws_with(trained: tuple[Path, Path], digits: Path, tmp_path: Path) -> None:
+    runner = CliRunner()
+    chosen = runner.invoke(
+        app,
+        ["calibrate", str(trained[0]), f"{digits}[0:200]", "--heldout", f"{digits}[200:300]", "--features", "pixels",
+         "--components", "3", "--out", str(tmp_path / "c"), "--json"],
+    )  # fmt: skip
+    assert chosen.exit_code == 0, chosen.output
+    numbers = json.loads(chosen.stdout)
+    assert numbers["best"] in numbers["samplers"]
+    assert (tmp_path / "c/report.html").is_file()
+    arguments = ["sample", str(trained[0]), "-n", "30", "--seed", "5"]
+    drawn = runner.invoke(app, [*arguments, "--sampler", str(tmp_path / "c"), "--out", str(tmp_path / "x.npy")])
+    assert drawn.exit_code == 0, drawn.output
+    images = np.load(tmp_path / "x.npy")
+    assert images.shape == (30, 1, 12, 12)
+    assert images.dtype == np.uint8
+    assert (tmp_path / "x.png").is_file()
+    again = runner.invoke(app, [*arguments, "--sampler", str(tmp_path / "c"), "--out", str(tmp_path / "y.npy")])
+    assert again.exit_code == 0
+    np.testing.assert_array_equal(images, np.load(tmp_path / "y.npy"))

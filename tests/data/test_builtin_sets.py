@@ -394,6 +394,13 @@ def test_debian_packages_are_unpacked_and_never_installed(tiny: BuiltinSet, seal
     assert [call.split()[0] for call in calls(sealed / "dpkg-deb")] == ["-x"]
 
 
+def test_an_apt_that_delivers_nothing_is_told(tiny: BuiltinSet, sealed: Path) -> None:
+    for name in ("apt-get", "dpkg-deb"):
+        program(sealed / name, "exit 0")
+    with pytest.raises(DataUnavailableError, match="Debian: apt-get delivered no package; mirrors"):
+        load_builtin("tiny", "test")
+
+
 @pytest.mark.parametrize("root", [True, False])
 def test_only_root_updates_the_package_lists_of_a_new_machine(
     tiny: BuiltinSet, sealed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, root: bool

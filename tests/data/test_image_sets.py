@@ -168,3 +168,20 @@ def test_the_content_hash_is_of_pixels_and_their_order_alone() -> None:
     changed = pixels()
     changed[4, 0, 1, 1] ^= 1
     assert ImageSet("set", changed).content_hash != images.content_hash
+
+
+# Factors
+
+
+def test_factors_go_with_their_images() -> None:
+    hats = tuple("abcdefghij")
+    images = ImageSet("set", pixels(10), factors={"hat": hats, "hair": hats[::-1]})
+    assert images.take(torch.tensor([7, 0, 7])).factors == {"hat": ("h", "a", "h"), "hair": ("c", "j", "c")}
+    assert images.slice(2, 5).factors == {"hat": ("c", "d", "e"), "hair": ("h", "g", "f")}
+    assert images.slice(None, None).factors == images.factors
+    assert image_set().take(torch.tensor([1])).factors is None
+
+
+def test_factors_that_are_not_one_an_image_are_refused() -> None:
+    with pytest.raises(ImageFormatError, match=r"factor 'hat' has 2 values for 10 images. Give one an image"):
+        ImageSet("set", pixels(10), factors={"hat": ("a", "b")})

@@ -1,5 +1,6 @@
 """Encodings: the encoder's own codes in the images' order, kept as any NumPy user can read them."""
 
+import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -258,6 +259,13 @@ def test_pairing_goes_by_pixels_and_not_by_names(images: ImageSet) -> None:
     other = ImageSet("noise", images.storage.flip(0), names=images.names)
     with pytest.raises(IllPosedError, match=r"of different images \(noise, 23 codes; noise, 23 codes\)\. Encode one image set"):
         require_paired(encode(model(), images), encode(model(), other))
+
+
+def test_as_many_images_are_needed_as_well(images: ImageSet) -> None:
+    """A hash that someone copied does not make 22 codes the partners of 23."""
+    whole, part = encode(model(), images), encode(model(), images.slice(0, 22))
+    with pytest.raises(IllPosedError, match="noise, 23 codes; noise"):
+        require_paired(whole, dataclasses.replace(part, images_hash=whole.images_hash))
 
 
 def test_taking_rows_keeps_means_variances_and_pairs(images: ImageSet) -> None:

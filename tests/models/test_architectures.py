@@ -16,12 +16,29 @@ from latlas.models.architectures.registry import (
     architecture,
     architecture_from_json,
     architecture_to_json,
+    settings_from_text,
 )
 from latlas.models.vae import VAE
 
 IMAGE_SHAPES = [(1, 28, 28), (3, 32, 32), (1, 20, 20)]
 # Settings unlike the defaults, one set an architecture: a new architecture fails here until it has its own.
-OTHER_SETTINGS = {"dense": {"widths": (24, 12), "latent": 5}, "conv": {"channels": (6, 10), "latent": 5}}
+OTHER_SETTINGS: dict[str, dict[str, object]] = {
+    "dense": {"widths": (24, 12), "latent": 5},
+    "conv": {"channels": (6, 10), "latent": 5},
+    "resnet": {"scales": 2, "base_dim": 6, "fc_dim": 12, "latent": 5},
+    "split": {"scales": 2, "base_dim": 6, "fc_dim": 12, "latent": 5},
+    "draw": {"steps": 3, "latent": 5, "hidden": 24, "attention": False, "read": 4, "write": 6},
+    "autoencoder-kl": {"latent": 5, "channels": (8, 12), "layers": 2, "norm_groups": 4},
+}
+# What the laws are tried on: the defaults where they are small.
+CASES: dict[str, tuple[str, dict[str, object]]] = {
+    **{name: (name, settings) for name, settings in OTHER_SETTINGS.items()},
+    "dense": ("dense", {}),
+    "conv": ("conv", {}),
+    "draw": ("draw", {**OTHER_SETTINGS["draw"], "attention": True}),
+    "draw without attention": ("draw", OTHER_SETTINGS["draw"]),
+}
+LATENT_SHAPES = {"draw": (15,), "autoencoder-kl": (5, 14, 14)}  # of the other settings at 28 x 28, where not (5,)
 
 
 def build(name: str, image_shape: tuple[int, int, int] = (1, 28, 28), **settings: object) -> VAE:
@@ -29,15 +46,20 @@ def build(name: str, image_shape: tuple[int, int, int] = (1, 28, 28), **settings
     return VAE(architecture(name, **settings), image_shape)
 
 
+def built(case: str, image_shape: tuple[int, int, int]) -> VAE:
+    name, settings = CASES[case]
+    return build(name, image_shape, **settings)
+
+
 def some_images(image_shape: tuple[int, int, int], n: int = 3) -> torch.Tensor:
     return torch.rand(n, *image_shape, generator=torch.Generator().manual_seed(1))
 
 
 @pytest.mark.parametrize("image_shape", IMAGE_SHAPES)
-@pytest.mark.parametrize("name", ARCHITECTURES)
+@pytest.mark.parametrize("case", CASES)
 class TestEveryArchitecture:
-    def test_a_posterior_has_the_latent_shape_and_an_image_its_own(self, name: str, image_shape: tuple[int, int, int]) -> None:
-        model = build(name, image_shape)
+    def test_a_posterior_has_the_latent_shape_and_an_image_its_own(self, case: str, image_shape: tuple[int, int, int]) -> None:
+        model = built(case, image_shape)
         posterior = model.encode(some_images(image_shape))
         assert posterior.mean.shape == (3, *model.latent_shape)
         assert posterior.log_variance is not None
@@ -45,16 +67,16 @@ class TestEveryArchitecture:
         assert model.decode(posterior.mean).shape == (3, *image_shape)
         assert model.decode_logits(posterior.mean).shape == (3, *image_shape)
 
-    def test_decoded_images_lie_in_the_unit_interval(self, name: str, image_shape: tuple[int, int, int]) -> None:
-        model = build(name, image_shape)
+    def test_decoded_images_lie_in_the_unit_interval(self, case: str, image_shape: tuple[int, int, int]) -> None:
+        model = built(case, image_shape)
         for scale in (0.0, 1.0, 1e4):
             codes = scale * model.sample_codes(4, torch.Generator().manual_seed(2))
             images = model.decode(codes)
             assert bool(((images >= 0) & (images <= 1)).all())
             assert images.equal(model.decode_logits(codes).sigmoid())
 
-    def test_the_gradient_reaches_every_parameter(self, name: str, image_shape: tuple[int, int, int]) -> None:
-        model = build(name, image_shape)
+    def test_the_gradient_reaches_every_parameter(self, case: str, image_shape: tuple[int, int, int]) -> None:
+        model = built(case, image_shape).train()
         images = some_images(image_shape, 8)
         posterior = model.encode(images)
         assert posterior.log_variance is not None
@@ -62,19 +84,21 @@ class TestEveryArchitecture:
         loss = torch.nn.functional.binary_cross_entropy_with_logits(logits, images, reduction="sum")
         loss.backward()
         for parameter_name, parameter in model.named_parameters():
+            if parameter_name.endswith("to_k.bias"):
+                continue  # attention is the same whatever is added to all keys
             assert parameter.grad is not None, parameter_name
             assert bool(parameter.grad.isfinite().all()), parameter_name
             assert float(parameter.grad.abs().max()) > 0, parameter_name
 
     def test_means_and_log_variances_are_different_functions_of_the_image(
-        self, name: str, image_shape: tuple[int, int, int]
+        self, case: str, image_shape: tuple[int, int, int]
     ) -> None:
-        posterior = build(name, image_shape).encode(some_images(image_shape))
+        posterior = built(case, image_shape).encode(some_images(image_shape))
         assert posterior.log_variance is not None
         assert float((posterior.mean - posterior.log_variance).detach().abs().min()) > 1e-6
 
-    def test_an_image_has_the_same_code_in_any_company(self, name: str, image_shape: tuple[int, int, int]) -> None:
-        model = build(name, image_shape).eval()
+    def test_an_image_has_the_same_code_in_any_company(self, case: str, image_shape: tuple[int, int, int]) -> None:
+        model = built(case, image_shape).eval()
         images = some_images(image_shape, 4)
         together = model.encode(images).mean
         alone = torch.cat([model.encode(image[None]).mean for image in images])
@@ -84,20 +108,20 @@ class TestEveryArchitecture:
         )
 
     def test_every_pixel_enters_the_code_and_every_variable_the_image(
-        self, name: str, image_shape: tuple[int, int, int]
+        self, case: str, image_shape: tuple[int, int, int]
     ) -> None:
         """Nothing of an image is cropped away, and no border is left undrawn."""
-        model = build(name, image_shape)
+        model = built(case, image_shape)
         images = some_images(image_shape).requires_grad_()
         posterior = model.encode(images)
         posterior.mean.square().sum().backward()
         assert images.grad is not None
         assert bool((images.grad != 0).any(dim=0).all())
-        one, other = model.decode(model.sample_codes(2, torch.Generator().manual_seed(4)))
-        assert bool((one != other).any(dim=0).all()), "each pixel answers to the code"
+        drawn = model.decode(model.sample_codes(8, torch.Generator().manual_seed(4)))
+        assert bool((drawn[1:] != drawn[0]).any(dim=0).all()), "each pixel answers to the code"
 
-    def test_the_same_seed_gives_the_same_weights(self, name: str, image_shape: tuple[int, int, int]) -> None:
-        assert build(name, image_shape).fingerprint == build(name, image_shape).fingerprint
+    def test_the_same_seed_gives_the_same_weights(self, case: str, image_shape: tuple[int, int, int]) -> None:
+        assert built(case, image_shape).fingerprint == built(case, image_shape).fingerprint
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
@@ -112,8 +136,26 @@ def test_settings_come_back_from_json(name: str) -> None:
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_settings_decide_the_shapes(name: str) -> None:
     model = build(name, **OTHER_SETTINGS[name])
-    assert model.latent_shape == (5,)
-    assert model.encode(some_images((1, 28, 28))).mean.shape == (3, 5)
+    assert model.latent_shape == LATENT_SHAPES.get(name, (5,))
+    assert model.encode(some_images((1, 28, 28))).mean.shape == (3, *model.latent_shape)
+
+
+@pytest.mark.parametrize("name", ["conv", "resnet", "split", "autoencoder-kl"])
+def test_convolutions_serve_coloured_images_of_64_pixels(name: str) -> None:
+    model = build(name, (3, 64, 64), **OTHER_SETTINGS[name])
+    assert model.decode(model.encode(some_images((3, 64, 64))).mean).shape == (3, 3, 64, 64)
+
+
+@pytest.mark.parametrize("name", ["resnet", "split", "autoencoder-kl"])
+def test_batch_norm_learns_nothing_from_images_that_are_only_looked_at(name: str) -> None:
+    """A model comes in evaluation mode; what training mode would have changed shows that the test can see it."""
+    model = build(name, **OTHER_SETTINGS[name])
+    before = model.fingerprint
+    model.decode(model.encode(some_images((1, 28, 28))).mean)
+    assert model.fingerprint == before
+    if name != "autoencoder-kl":  # which has group norm, and nothing to remember
+        model.train().encode(some_images((1, 28, 28)))
+        assert model.fingerprint != before
 
 
 def test_settings_decide_every_layer() -> None:
@@ -132,6 +174,23 @@ def test_the_defaults_are_those_of_the_posts() -> None:
     assert Dense() == Dense(widths=(256, 64, 32), latent=16)
     sizes = [tuple(p.shape) for p in build("dense").parameters() if p.ndim == 2]
     assert sizes == [(256, 784), (64, 256), (32, 64), (32, 32), (32, 16), (64, 32), (256, 64), (784, 256)]
+
+
+def test_the_defaults_of_conv_stay_what_saved_commands_rely_on() -> None:
+    assert Conv() == Conv(channels=(32, 64, 128), latent=16)
+
+
+def test_only_conv_asks_for_the_memory_layout_of_convolutions() -> None:
+    assert {name: kind.convolutional for name, kind in ARCHITECTURES.items() if name in ("dense", "conv")} == {
+        "dense": False,
+        "conv": True,
+    }
+
+
+@pytest.mark.parametrize(("name", "setting"), [("dense", "widths"), ("conv", "channels")])
+def test_one_of_everything_is_enough(name: str, setting: str) -> None:
+    model = build(name, (1, 2, 2), **{setting: [1], "latent": 1})
+    assert model.decode(model.encode(some_images((1, 2, 2))).mean).shape == (3, 1, 2, 2)
 
 
 def test_lists_from_a_command_line_or_json_are_frozen() -> None:
@@ -189,6 +248,32 @@ def test_an_unknown_setting_is_answered_with_those_there_are(name: str) -> None:
     known = ", ".join(sorted(OTHER_SETTINGS[name]))
     with pytest.raises(SettingError, match=f"The {name} architecture has no setting 'lattent'; it has {known}"):
         architecture(name, lattent=3)
+
+
+@pytest.mark.parametrize(
+    ("name", "texts", "words"),
+    [
+        ("resnet", ["scales=3.5"], "resnet: scales takes a whole number, got '3.5'"),
+        ("draw", ["attention=maybe"], "draw: attention takes true or false, got 'maybe'"),
+        ("conv", ["channels=4;6"], "conv: channels takes whole numbers with commas between them, got '4;6'"),
+        ("resnet", ["scales"], "A setting is written name=value, as latent=8; got 'scales'"),
+        ("draw", ["steps=2", "steps=3"], "The setting 'steps' of draw is given twice"),
+        ("draw", ["latent=3"], "The setting 'latent' of draw is given twice"),
+    ],
+)
+def test_settings_that_cannot_be_read_are_refused(name: str, texts: list[str], words: str) -> None:
+    with pytest.raises(SettingError, match=words):
+        settings_from_text(name, texts, given={"latent": 2})
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_every_setting_can_be_typed(name: str) -> None:
+    """As a person types it: name=value, lists with commas, true and false in words."""
+    texts = [
+        f"{setting}={','.join(map(str, value)) if isinstance(value, tuple) else str(value).lower()}"
+        for setting, value in OTHER_SETTINGS[name].items()
+    ]
+    assert architecture(name, **settings_from_text(name, texts, given={})) == architecture(name, **OTHER_SETTINGS[name])
 
 
 @pytest.mark.parametrize("latent", [0, -1])

@@ -14,7 +14,14 @@ from latlas.models.loading import load_model
 from latlas.models.protocols import Autoencoder, Generator, Posterior
 from latlas.models.vae import VAE, WEIGHTS
 
-SMALL = {"dense": {"widths": (12,), "latent": 4}, "conv": {"channels": (4, 6), "latent": 4}}
+SMALL: dict[str, dict[str, object]] = {
+    "dense": {"widths": (12,), "latent": 4},
+    "conv": {"channels": (4, 6), "latent": 4},
+    "resnet": {"scales": 2, "base_dim": 4, "fc_dim": 8, "latent": 4},
+    "split": {"scales": 2, "base_dim": 4, "fc_dim": 8, "latent": 4},
+    "draw": {"steps": 2, "latent": 2, "hidden": 8, "read": 2, "write": 3},
+    "autoencoder-kl": {"channels": (4, 4), "norm_groups": 2, "latent": 2},
+}
 
 
 def build(kind: str = "dense", image_shape: tuple[int, int, int] = (1, 28, 28), **options: object) -> VAE:
@@ -131,7 +138,11 @@ def test_a_model_comes_back_bit_for_bit(name: str, image_shape: tuple[int, int, 
         assert again.fingerprint == model.fingerprint
         assert again.state_dict().keys() == model.state_dict().keys()
         assert all(again.state_dict()[key].equal(value) for key, value in model.state_dict().items())
-        assert (again.architecture, again.image_shape, again.latent_shape) == (model.architecture, image_shape, (4,))
+        assert (again.architecture, again.image_shape, again.latent_shape) == (
+            model.architecture,
+            image_shape,
+            model.latent_shape,
+        )
         assert again.name == "mine"
         assert again.provenance == provenance
         assert not again.training

@@ -172,7 +172,7 @@ def test_with_its_error_the_distance_is_the_same(generator: torch.Generator) -> 
 
 
 def test_clouds_of_different_widths_are_refused() -> None:
-    with pytest.raises(CodeShapeError, match="3 and 2 variables. Take both from the same feature network"):
+    with pytest.raises(CodeShapeError, match=r"3 and 2 variables\. Take both from the same feature network"):
         distance(torch.ones(5, 3), torch.ones(5, 2))
 
 

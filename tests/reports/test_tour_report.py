@@ -14,7 +14,13 @@ from latlas.supports.support_set import SupportSet
 
 # 750 optimiser steps a model: fewer than that and the running error is still on its way down from its start.
 SETTINGS = TourSettings(
-    epochs=8, train_images=12_000, test_images=1000, judged=100, own_samples=60, calibration_samples=200, budget=Budget(steps=150)
+    epochs=8,
+    train_images=12_000,
+    test_images=1000,
+    judged=100,
+    own_samples=60,
+    calibration_samples=200,
+    budget=Budget(steps=150),
 )
 
 

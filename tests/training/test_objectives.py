@@ -200,7 +200,7 @@ def test_the_running_error_hardly_drifts_where_the_one_sided_rule_does(spread: f
     balance = RunningError()
     balance.mean_error = torch.ones(trainings, dtype=torch.float64)
     balance.variance = torch.ones(trainings, dtype=torch.float64)
-    lower_only = np.ones(trainings)
+    lower_only = np.ones(trainings)  # that rule, written here
     for noise in torch.randn(steps, trainings, generator=generator, dtype=torch.float64):
         error = true * (1 + spread * noise)
         balance.update(error)

@@ -132,6 +132,7 @@ def read_config(folder: str | Path, *, kind: str) -> dict[str, Any]:
 def save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
     """Write tensors as safetensors."""
     save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, str(path))
+    path.chmod(0o644)  # safetensors gives 0o600, which colleagues on the same machine could not read
 
 
 def load_tensors(path: Path) -> dict[str, Tensor]:

@@ -32,6 +32,10 @@ class DataUnavailableError(LatlasError):
     """A data set that none of its sources could deliver."""
 
 
+class MissingExtraError(LatlasError):
+    """A package that only some of latlas needs, and that is not installed."""
+
+
 class ImageFormatError(LatlasError):
     """Images that cannot be read, or whose shape, type or range does not fit."""
 

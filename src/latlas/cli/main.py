@@ -6,14 +6,17 @@ from typing import Annotated
 import typer
 
 from latlas.base.errors import LatlasError
-from latlas.cli import mapping, measuring, touring, training
+from latlas.cli import mapping, measuring, sampling, touring, training
 
 app = typer.Typer(
     name="latlas",
     help=(
         "An atlas of latent spaces: train, diagnose, translate and cover generative models.\n\n"
-        "MODEL is a folder that latlas wrote, or scheme:rest of an installed adapter. DATA is mnist or fashion-mnist with :train or "
-        ":test, a folder of pictures, an .npy or an .npz; each may end in [start:stop].\n\n"
+        "MODEL is a folder that latlas wrote, or scheme:rest of an installed adapter. DATA is mnist, fashion-mnist, avatars or "
+        "avatars-peeps with :train or :test, celeba:FOLDER with :train, :val or :test, a folder of pictures, an .npy or an .npz; "
+        "each may end in [start:stop].\n\n"
+        "Avatars take settings after a ?: 'avatars:train?hat=0.01&glasses=1' draws a hat in 1 % of the images and glasses in all; "
+        "'avatars?hair=long01' pins the hair. CelebA takes ?crop=140. Quote what holds ?, & or [.\n\n"
         "Start with: latlas tour"
     ),
     no_args_is_help=True,
@@ -25,6 +28,8 @@ app.command("tour")(touring.tour)
 app.command("train")(training.train)
 app.command("encode")(measuring.encode)
 app.command("diagnose")(measuring.diagnose)
+app.command("calibrate")(sampling.calibrate)
+app.command("sample")(sampling.sample)
 app.command("map")(mapping.map_)
 app.command("relocate")(mapping.relocate)
 app.command("support")(measuring.support)

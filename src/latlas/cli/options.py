@@ -14,9 +14,16 @@ Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:1
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON, and nothing else, on standard output.")]
 Replace = Annotated[bool, typer.Option("--replace", help="Replace an earlier latlas artifact at --out.")]
 Resize = Annotated[
-    int | None, typer.Option("--resize", help="Crop a folder's pictures to their central square and resize them to this side.")
+    int | None,
+    typer.Option(
+        "--resize",
+        help="Crop a folder's pictures to their central square and resize them to this side; the side of avatars and CelebA.",
+    ),
 ]
 Model = Annotated[str, typer.Argument(metavar="MODEL", help="A model folder, or scheme:rest.")]
 Data = Annotated[
-    str, typer.Argument(metavar="DATA", help="mnist:test, fashion-mnist, a folder, an .npy or .npz; [a:b] takes a part.")
+    str,
+    typer.Argument(
+        metavar="DATA", help="mnist:test, fashion-mnist, avatars, celeba:FOLDER, a folder, an .npy or .npz; [a:b] takes a part."
+    ),
 ]

@@ -6,20 +6,40 @@ import typer
 
 from latlas.cli.options import Data, Device, Json, Out, Replace, Resize, Seed
 
+# As in models.architectures.registry, which imports torch: help is shown without it. A test holds the two equal.
+ARCHITECTURES = ("dense", "conv", "resnet", "split", "draw", "autoencoder-kl")
+
 
 def train(
-    arch: Annotated[str, typer.Argument(metavar="ARCH", help="dense or conv.")],
+    arch: Annotated[str, typer.Argument(metavar="ARCH", help=f"{', '.join(ARCHITECTURES)}.")],
     data: Data,
     out: Out = None,
     epochs: Annotated[int, typer.Option("--epochs", help="Passes over the images.")] = 20,
     batch_size: Annotated[int, typer.Option("--batch-size", help="Images of an optimiser step.")] = 128,
     learning_rate: Annotated[float, typer.Option("--learning-rate", help="Of Adam, at its highest.")] = 1e-3,
-    latent: Annotated[int, typer.Option("--latent", help="Variables of the latent space.")] = 16,
+    latent: Annotated[
+        int | None,
+        typer.Option(
+            "--latent",
+            help="Variables of the latent space; of draw, in each step; of autoencoder-kl, channels.",
+            show_default="as ARCH has it; 16 of dense and conv",
+        ),
+    ] = None,
     widths: Annotated[
         str | None, typer.Option("--widths", help="Hidden layers of dense, as 256,64,32.", show_default="256,64,32")
     ] = None,
     channels: Annotated[
-        str | None, typer.Option("--channels", help="Stages of conv, as 32,64,128.", show_default="32,64,128")
+        str | None,
+        typer.Option("--channels", help="Stages of conv or autoencoder-kl, as 32,64,128.", show_default="as ARCH has it"),
+    ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="NAME=VALUE",
+            help="Any other setting of ARCH, as scales=4 or attention=false; may be given several times.",
+            show_default="as ARCH has them",
+        ),
     ] = None,
     balance: Annotated[
         str, typer.Option("--balance", help="running-error (the likelihood's variance follows the error) or fixed.")
@@ -41,23 +61,25 @@ def train(
     """Train a VAE whose loss balances itself.
 
     A training with --out that was cut off goes on from its last whole epoch when started again with the same settings.
-    Watch the latent variables live or die: tensorboard --logdir on the folder.
+    Watch the latent variables live or die while it runs: tensorboard --logdir on the folder that --out lies in.
 
     Example: latlas train dense mnist --epochs 20 --out runs/digits
+
+    Example: latlas train resnet mnist --set scales=2 --set base_dim=16 --out runs/resnet
     """
     from latlas.cli.output import print_findings, print_json, say_where
     from latlas.cli.progress import shown
     from latlas.data.loading import load_images
-    from latlas.models.architectures.registry import architecture
+    from latlas.models.architectures.registry import architecture, settings_from_text
     from latlas.training.objectives import Objective
     from latlas.training.runs import train_vae
 
-    settings: dict[str, Any] = {"latent": latent}
+    own: dict[str, Any] = {} if latent is None else {"latent": latent}
     if widths is not None:
-        settings["widths"] = _sizes("--widths", widths)
+        own["widths"] = _sizes("--widths", widths)
     if channels is not None:
-        settings["channels"] = _sizes("--channels", channels)
-    built = architecture(arch, **settings)
+        own["channels"] = _sizes("--channels", channels)
+    built = architecture(arch, **settings_from_text(arch, settings or (), given=own))
     objective = Objective(balance=balance, likelihood=likelihood, kl_weight=kl_weight, sigma=sigma)  # type: ignore[arg-type]
     with shown() as progress:
         images = load_images(data, size=resize, progress=progress)

@@ -1,6 +1,6 @@
 """The ImageSet: a named, reproducible collection of images, held in memory as one tensor."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -17,8 +17,8 @@ class ImageSet:
     """Images with a name, kept as uint8 (or float32 in [0, 1]) and converted batch by batch.
 
     Raises:
-        ImageFormatError: the tensor is not `n c h w`, or of another type, or floats leave [0, 1], or labels or names
-            are not one an image.
+        ImageFormatError: the tensor is not `n c h w`, or of another type, or floats leave [0, 1], or labels, names or
+            factors are not one an image.
         NonFiniteError: floats hold NaN or infinity.
     """
 
@@ -26,6 +26,7 @@ class ImageSet:
     storage: Tensor  # n c h w, uint8 or float32
     labels: Tensor | None = None  # n class numbers, where the set has classes
     names: tuple[str, ...] = field(default=())  # a name an image (files); empty: the index is the name
+    factors: Mapping[str, tuple[str, ...]] | None = None  # what is known of each image: factor -> a value an image
 
     def __post_init__(self) -> None:
         shape = tuple(self.storage.shape)
@@ -41,6 +42,11 @@ class ImageSet:
             )
         if self.names and len(self.names) != shape[0]:
             raise ImageFormatError(f"{self.name}: got {len(self.names)} names for {shape[0]} images. Give one an image.")
+        for factor, values in (self.factors or {}).items():
+            if len(values) != shape[0]:
+                raise ImageFormatError(
+                    f"{self.name}: factor {factor!r} has {len(values)} values for {shape[0]} images. Give one an image."
+                )
         if self.storage.dtype == torch.float32 and self.storage.numel():
             low, high = self.storage.aminmax()
             if not bool(low.isfinite() and high.isfinite()):
@@ -79,12 +85,15 @@ class ImageSet:
 
     def take(self, indices: Tensor, *, name: str | None = None) -> "ImageSet":
         """Return the images at these indices, in this order."""
-        chosen = tuple(self.names[int(index)] for index in indices) if self.names else ()
+        wanted = [int(index) for index in indices] if self.names or self.factors else []
         return ImageSet(
             name=name if name is not None else f"{self.name}[{len(indices)} chosen]",
             storage=self.storage[indices],
             labels=None if self.labels is None else self.labels[indices],
-            names=chosen,
+            names=tuple(self.names[index] for index in wanted) if self.names else (),
+            factors=None
+            if self.factors is None
+            else {factor: tuple(values[index] for index in wanted) for factor, values in self.factors.items()},
         )
 
     def slice(self, start: int | None, stop: int | None) -> "ImageSet":
@@ -93,19 +102,28 @@ class ImageSet:
         Raises:
             SettingError: nothing is left.
         """
-        part = range(len(self))[start:stop]
-        if not part:
-            raise SettingError(
-                f"{self.name}[{'' if start is None else start}:{'' if stop is None else stop}] is empty: the set has {len(self)} images."
-            )
-        name = f"{self.name}[{part.start}:{part.stop}]"
+        part = part_of(self.name, range(len(self)), start, stop)
         if len(part) == len(self):
             return self
-        return self.take(torch.arange(part.start, part.stop), name=name)
+        return self.take(torch.arange(part.start, part.stop), name=f"{self.name}[{part.start}:{part.stop}]")
 
     def name_of(self, index: int) -> str:
         """Return the name of one image: its file, or its number."""
         return self.names[index] if self.names else f"#{index}"
+
+
+def part_of(name: str, whole: range, start: int | None, stop: int | None) -> range:
+    """Return the numbers of the images `start` up to, not including, `stop` of a range of them.
+
+    Raises:
+        SettingError: nothing is left.
+    """
+    part = whole[start:stop]
+    if not part:
+        raise SettingError(
+            f"{name}[{'' if start is None else start}:{'' if stop is None else stop}] is empty: the set has {len(whole)} images."
+        )
+    return part
 
 
 def to_floats(storage: Tensor) -> Images:

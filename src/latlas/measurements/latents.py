@@ -2,11 +2,10 @@
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from latlas.base.shapes import PerVariable
-from latlas.numerics.posteriors import ACTIVE_VARIANCE, PosteriorMoments
+from latlas.numerics.posteriors import ACTIVE_VARIANCE, PosteriorMoments, mean_by_channel, sum_by_channel
 
 # The rules that published code uses for "collapsed"; latlas decides by the first and shows the others beside it.
 COLLAPSE_RULES = {
@@ -43,15 +42,15 @@ def latent_table(moments: PosteriorMoments) -> LatentTable:
 
     Deterministic encoders (posterior variance 0) have no KL to the prior: theirs is reported as infinite.
     """
-    variance = _by_channel(moments.variance_of_means)
-    posterior = _by_channel(moments.posterior_variance)
-    deviation = _by_channel(moments.posterior_deviation)
+    variance = mean_by_channel(moments.variance_of_means)
+    posterior = mean_by_channel(moments.posterior_variance)
+    deviation = mean_by_channel(moments.posterior_deviation)
     return LatentTable(
-        mean=_by_channel(moments.means.mean),
+        mean=mean_by_channel(moments.means.mean),
         variance_of_means=variance,
         mean_posterior_variance=posterior,
         variance_law=variance + posterior,
-        kl_nats=moments.kl_nats.flatten(1).sum(dim=1) if moments.kl_nats.ndim > 1 else moments.kl_nats,
+        kl_nats=sum_by_channel(moments.kl_nats),
         active=variance > ACTIVE_VARIANCE,
         collapsed_by_rule=dict(
             zip(
@@ -68,8 +67,3 @@ def silence(codes: Tensor, variables: Tensor) -> Tensor:
     changed = codes.clone()
     changed[:, variables] = 0.0
     return changed
-
-
-def _by_channel(values: Tensor) -> PerVariable:
-    """Average over the positions of a channel; a vector stays as it is."""
-    return values.flatten(1).mean(dim=1) if values.ndim > 1 else torch.as_tensor(values)

@@ -7,10 +7,10 @@ import torch
 from torch import Tensor, nn
 
 from latlas.base.artifacts import load_tensors, read_config, save_tensors, write_config, writing
-from latlas.base.errors import ArtifactError, LatlasError
+from latlas.base.errors import ArtifactError, LatlasError, MissingExtraError
 from latlas.base.provenance import Provenance, tensor_hash
 from latlas.base.shapes import Codes, Images, ImageShape, LatentShape
-from latlas.models.architectures.architecture import Architecture
+from latlas.models.architectures.architecture import Architecture, SequentialEncoder
 from latlas.models.architectures.registry import architecture_from_json, architecture_to_json
 from latlas.models.protocols import Posterior, check_codes, check_images
 
@@ -21,6 +21,9 @@ KIND = "vae"
 class VAE(nn.Module):
     """A variational autoencoder with a diagonal Gaussian posterior and a standard normal prior.
 
+    It comes ready for use, in evaluation mode, so that batch norm uses what it has learned and learns nothing from being
+    looked at: call `train()` before a training loop of your own.
+
     Args:
         architecture: settings of the encoder/decoder pair.
         image_shape: channels, height, width.
@@ -29,6 +32,7 @@ class VAE(nn.Module):
 
     Raises:
         ImageFormatError: an image shape that the architecture cannot serve.
+        MissingExtraError: the architecture needs a package that is not installed.
     """
 
     def __init__(
@@ -47,12 +51,28 @@ class VAE(nn.Module):
         self.provenance = provenance
         self.encoder = architecture.encoder(image_shape)
         self.decoder = architecture.decoder(image_shape)
+        self.eval()
 
     def encode(self, images: Images) -> Posterior:
-        """Return the posterior of each image."""
+        """Return the posterior of each image; of codes that are drawn in steps, the one along the means."""
+        if isinstance(self.encoder, SequentialEncoder):
+            return self.infer(images, images.new_zeros(len(images), *self.latent_shape))[0]
         check_images(tuple(images.shape[1:]), self, name="the batch")  # type: ignore[arg-type]
         mean, log_variance = self.encoder(images)
         return Posterior(mean, log_variance)
+
+    def infer(self, images: Images, noise: Codes) -> tuple[Posterior, Codes]:
+        """Return the posterior of each image, and the code that standard normal noise makes of it.
+
+        Codes that are drawn in steps have the posterior along the steps that were taken.
+        """
+        if isinstance(self.encoder, SequentialEncoder):
+            check_images(tuple(images.shape[1:]), self, name="the batch")  # type: ignore[arg-type]
+            mean, log_variance, codes = self.encoder.infer(images, noise, self.decoder)
+            return Posterior(mean, log_variance), codes
+        posterior = self.encode(images)
+        assert posterior.log_variance is not None  # a VAE's encoder always gives one
+        return posterior, posterior.mean + noise * (0.5 * posterior.log_variance).exp()
 
     def decode(self, codes: Codes) -> Images:
         """Return the image of each code, in [0, 1]."""
@@ -99,6 +119,7 @@ class VAE(nn.Module):
 
         Raises:
             MissingPathError, ArtifactError: no such artifact, or a damaged one.
+            MissingExtraError: its architecture needs a package that is not installed.
         """
         config = read_config(folder, kind=KIND)
         try:
@@ -116,6 +137,8 @@ class VAE(nn.Module):
             raise ArtifactError(
                 f"{folder} is not a model that this latlas can rebuild ({reason}). Train it again."
             ) from failure
+        except MissingExtraError:
+            raise  # the folder is sound
         except LatlasError as failure:
             raise ArtifactError(f"{folder} is not a model that this latlas can rebuild: {failure}") from failure
         return model.eval()

@@ -69,3 +69,21 @@ class PosteriorMoments:
         """Read what `as_rows` wrote."""
         count, mean, scatter, variance, deviation, kl = rows.unbind(0)
         return cls(MarginalMoments(int(count.flatten()[0]), mean, scatter), variance, deviation, kl)
+
+
+def mean_by_channel(values: Float64[Tensor, " *latent"]) -> Float64[Tensor, " variables"]:
+    """Return the average over the positions of each channel; a vector stays as it is.
+
+    >>> mean_by_channel(torch.ones(2, 3, 3).double())
+    tensor([1., 1.], dtype=torch.float64)
+    """
+    return values.flatten(1).mean(dim=1) if values.ndim > 1 else values
+
+
+def sum_by_channel(values: Float64[Tensor, " *latent"]) -> Float64[Tensor, " variables"]:
+    """Return the sum over the positions of each channel; a vector stays as it is.
+
+    >>> sum_by_channel(torch.ones(2, 3, 3).double())
+    tensor([9., 9.], dtype=torch.float64)
+    """
+    return values.flatten(1).sum(dim=1) if values.ndim > 1 else values

@@ -98,10 +98,11 @@ def error_bars(bars: Sequence[tuple[str, float, float, str]], *, title: str, uni
         values = [value for _, value, _, _ in bars]
         axes.barh(labels, values, color=[colour for *_, colour in bars], xerr=[2 * error for _, _, error, _ in bars],
                   ecolor=palette.INK, error_kw={"lw": 0.8})  # fmt: skip
-        for place, value in enumerate(values):
-            axes.annotate(f"{value:.4f}", (value, place), xytext=(6, 0), textcoords="offset points", va="center", fontsize=9)
+        ends = [value + 2 * error for _, value, error, _ in bars]
+        for place, (value, end) in enumerate(zip(values, ends, strict=True)):
+            axes.annotate(f"{value:.4g}", (end, place), xytext=(6, 0), textcoords="offset points", va="center", fontsize=9)
         axes.invert_yaxis()
-        axes.set_xlim(0, max(values) * 1.14)
+        axes.set_xlim(0, max(ends) * 1.14)
         axes.set_xlabel(unit)
         axes.set_title(title)
         return _svg(figure)

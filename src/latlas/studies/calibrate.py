@@ -1,13 +1,13 @@
 """Which sampler fits? Every kind, fitted on training codes, judged by the distance of its images to held-out ones."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from latlas.base.errors import IllPosedError, NonFiniteError
+from latlas.base.errors import IllPosedError
 from latlas.base.progress import Progress, silent, track
 from latlas.base.provenance import Provenance
 from latlas.base.records import plain
@@ -15,27 +15,17 @@ from latlas.base.seeds import generator
 from latlas.base.shapes import Images, Rows
 from latlas.data.images import ImageSet, to_floats, to_pixels
 from latlas.encodings.encode import encode
+from latlas.measurements.distances import frechet_distance
+from latlas.measurements.features import FeatureNetwork, features_of_batch
 from latlas.measurements.reconstruction import decode_batches
 from latlas.models.protocols import LatentModel, require_autoencoder
-from latlas.numerics.frechet import frechet_distance_of
-from latlas.numerics.moments import Moments
+from latlas.numerics.frechet import FrechetDistance
 from latlas.samplers.fit import SAMPLER_KINDS, fit_sampler
 from latlas.samplers.sampler import Sampler
 from latlas.samplers.second_stage import SecondStageSettings
 
-Features = Callable[[Images], Rows]
-
 _BATCH = 500
-
-
-@dataclass(frozen=True, kw_only=True)
-class Distance:
-    """A Fréchet distance with its error over resamples."""
-
-    value: float  # of all images
-    standard_error: float  # jackknife over groups of both sets
-    low: float  # value less two standard errors
-    high: float
+_GROUPS = 20  # of the jackknife
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -43,8 +33,8 @@ class SamplerScore:
     """One sampler, and how far its images lie from real ones."""
 
     sampler: Sampler
-    chosen_by: Distance  # to the half of the held-out images that chooses
-    reported: Distance  # to the other half, which takes no part in the choice
+    chosen_by: FrechetDistance  # to the half of the held-out images that chooses
+    reported: FrechetDistance  # to the other half, which takes no part in the choice
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -56,8 +46,8 @@ class Calibration:
     features: str  # name of the feature network; anything but the reference Inception gives a Fréchet distance, no FID
     count: int  # images of each kind
     scores: list[SamplerScore]  # by `chosen_by`
-    reconstructions: Distance  # of held-out images: what no sampler of this decoder can be expected to beat
-    real: Distance  # between the two halves of the held-out images: the floor
+    reconstructions: FrechetDistance  # of held-out images: what no sampler of this decoder can be expected to beat
+    real: FrechetDistance  # between the two halves of the held-out images: the floor
     provenance: Provenance
 
     @property
@@ -108,8 +98,7 @@ def calibrate_sampler(
     train: ImageSet,
     heldout: ImageSet,
     *,
-    features: Features,
-    features_name: str,
+    features: FeatureNetwork,
     kinds: Sequence[str] = SAMPLER_KINDS,
     renormalised: Sequence[bool] = (False, True),
     components: int = 10,
@@ -126,8 +115,7 @@ def calibrate_sampler(
         model: encodes and decodes.
         train: images whose codes the samplers are fitted to.
         heldout: other images; half of them are compared with as many samples.
-        features: images in [0, 1] to feature rows.
-        features_name: what reports call them.
+        features: the network that the distance is taken with; `latlas.studies.features.feature_network` finds one.
         kinds: samplers to try.
         renormalised: without, with, or both.
         components: of the mixture.
@@ -146,9 +134,9 @@ def calibrate_sampler(
     order = torch.randperm(len(heldout), generator=generator(seed, "halves"))
     n = len(heldout) // 2
     halves = [heldout.take(order[:n].sort().values), heldout.take(order[n : 2 * n].sort().values)]
-    choosing, reporting = (feature_rows(features, half.batches(_BATCH), features_name) for half in halves)
+    choosing, reporting = (feature_rows(features, half.batches(_BATCH)) for half in halves)
     codes = encode(autoencoder, halves[1], progress=progress).mean
-    rebuilt = feature_rows(features, map(as_file, decode_batches(autoencoder, codes)), features_name)
+    rebuilt = feature_rows(features, map(as_file, decode_batches(autoencoder, codes)))
     encoding = encode(autoencoder, train, progress=progress)
     scores = []
     plans = [(kind, flag) for kind in kinds for flag in renormalised]
@@ -163,12 +151,12 @@ def calibrate_sampler(
             progress=progress,
         )
         drawn = sampler.sample(n, generator(seed, "samples"))
-        rows = feature_rows(features, map(as_file, decode_batches(autoencoder, drawn)), features_name)
+        rows = feature_rows(features, map(as_file, decode_batches(autoencoder, drawn)))
         scores.append(SamplerScore(sampler=sampler, chosen_by=distance(rows, choosing), reported=distance(rows, reporting)))
     return Calibration(
         model=autoencoder.name,
         heldout=heldout.name,
-        features=features_name,
+        features=features.name,
         count=n,
         scores=sorted(scores, key=lambda score: score.chosen_by.value),
         reconstructions=distance(rebuilt, choosing),
@@ -177,57 +165,25 @@ def calibrate_sampler(
             made_by="calibrate_sampler",
             seed=seed,
             made_from={"model": autoencoder.fingerprint, "train": train.content_hash, "heldout": heldout.content_hash},
-            settings={"components": components, "features": features_name},
+            settings={"components": components, "features": features.name},
         ),
     )
 
 
-_GROUPS = 20  # of the jackknife
-
-
-def distance(rows: Rows, others: Tensor) -> Distance:
+def distance(rows: Rows, others: Tensor) -> FrechetDistance:
     """Return the Fréchet distance of two sets of feature rows with its grouped-jackknife error."""
-    first, second = _parts(rows), _parts(others)
-    whole_first, whole_second = _merge(first), _merge(second)
-    value = frechet_distance_of(whole_first, whole_second).value
-    without = [
-        frechet_distance_of(_merge(first[:g] + first[g + 1 :]), _merge(second[:g] + second[g + 1 :])).value
-        for g in range(_GROUPS)
-    ]
-    spread = torch.tensor(without, dtype=torch.float64)
-    error = float(((_GROUPS - 1) * (spread - spread.mean()).square().mean()).sqrt())
-    return Distance(value=value, standard_error=error, low=value - 2 * error, high=value + 2 * error)
+    return frechet_distance(rows, others, resamples=_GROUPS)
 
 
-def feature_rows(features: Features, batches: Any, name: str) -> Tensor:
+def feature_rows(features: FeatureNetwork, batches: Iterable[Images]) -> Tensor:
     """Return the features of a stream of images.
 
     Raises:
         NonFiniteError: they hold NaN; names the batch.
     """
-    rows = []
-    with torch.inference_mode():
-        for number, batch in enumerate(batches):
-            found = features(batch).double()
-            if not bool(found.isfinite().all()):
-                raise NonFiniteError(
-                    f"The feature network {name} returned NaN or infinity on batch {number}. Use another (--features)."
-                )
-            rows.append(found)
-    return torch.cat(rows).clone()
+    return torch.cat([features_of_batch(features, batch, title=f"batch {number}") for number, batch in enumerate(batches)])
 
 
 def as_file(images: Images) -> Images:
     """Return images rounded to 8 bits, as the real ones are."""
     return to_floats(to_pixels(images))
-
-
-def _parts(rows: Tensor) -> list[Moments]:
-    return [Moments.of(rows[group::_GROUPS]) for group in range(_GROUPS)]
-
-
-def _merge(parts: Sequence[Moments]) -> Moments:
-    total = parts[0]
-    for part in parts[1:]:
-        total = total.merge(part)
-    return total

@@ -16,7 +16,7 @@ from latlas.base.seeds import derived_seed
 from latlas.data.images import ImageSet, to_floats
 from latlas.models.protocols import Posterior
 from latlas.models.vae import VAE
-from latlas.numerics.posteriors import PosteriorMoments
+from latlas.numerics.posteriors import ACTIVE_VARIANCE, PosteriorMoments, mean_by_channel, sum_by_channel
 from latlas.training.batches import ShuffledRows, training_loader
 from latlas.training.objectives import Objective, Terms
 
@@ -100,10 +100,8 @@ class VAETraining(L.LightningModule):
         posteriors: list[Posterior] = []
         for mini_batch in torch.split(pixels, max(self.schedule.batch_size // self.trainer.world_size, 1)):
             images = to_floats(mini_batch).contiguous(memory_format=self.memory_format)
-            posterior = self.vae.encode(images)
-            assert posterior.log_variance is not None
-            noise = torch.randn(posterior.mean.shape, generator=self.noise, device=posterior.mean.device)
-            codes = posterior.mean + noise * (0.5 * posterior.log_variance).exp()
+            noise = torch.randn(len(images), *self.vae.latent_shape, generator=self.noise, device=images.device)
+            posterior, codes = self.vae.infer(images, noise)
             terms: Terms = self.balance(self.vae.decode_logits(codes), images, posterior)
             optimizer.zero_grad(set_to_none=True)
             self.manual_backward(terms.loss)
@@ -136,22 +134,35 @@ class VAETraining(L.LightningModule):
                 f"{float(history[step, term])}. Lower the learning rate ({self.schedule.learning_rate}), "
                 "or use --precision float32."
             )
+        self.share_buffers()
         means = history.double().mean(dim=0)
         epoch: dict[str, Any] = {"epoch": self.current_epoch + 1}
         for name, value in zip(TERMS, means, strict=True):
             shared = self.all_gather(value.float().to(self.device))
             assert isinstance(shared, Tensor)
             epoch[name] = float(shared.mean())
-        epoch["likelihood_variance"] = float(self.balance.variance)
+        variance = self.balance.variance  # a learnt one has a gradient, which float() would warn of
+        epoch["likelihood_variance"] = variance.item() if isinstance(variance, Tensor) else variance
         statistics = self.epoch_statistics()
-        epoch["active"] = int(statistics.active().sum())
-        epoch["kl"] = statistics.kl_nats.flatten().tolist()
-        epoch["variance_of_means"] = statistics.variance_of_means.flatten().tolist()
-        epoch["mean_posterior_variance"] = statistics.posterior_variance.flatten().tolist()
+        variances = mean_by_channel(statistics.variance_of_means)
+        epoch["active"] = int((variances > ACTIVE_VARIANCE).sum())
+        epoch["kl"] = sum_by_channel(statistics.kl_nats).tolist()
+        epoch["variance_of_means"] = variances.tolist()
+        epoch["mean_posterior_variance"] = mean_by_channel(statistics.posterior_variance).tolist()
         self.history.append(epoch)
         if self.logger is not None:
             self.logger.log_metrics(_scalars(epoch), step=self.current_epoch + 1)
             self.logger.save()  # on the disk before the checkpoint is: a resumed run does not tell this epoch again
+
+    def share_buffers(self) -> None:
+        """Average what each process has gathered beside the weights (batch norm's statistics), so that all hold one model."""
+        if self.trainer.world_size == 1:
+            return
+        for buffer in self.vae.buffers():
+            if buffer.is_floating_point():
+                gathered = self.all_gather(buffer)
+                assert isinstance(gathered, Tensor)
+                buffer.copy_(gathered.mean(dim=0))
 
     def epoch_statistics(self) -> PosteriorMoments:
         """Return the posteriors of the epoch so far, merged over all processes."""

@@ -5,7 +5,7 @@ from typing import ClassVar, Protocol, runtime_checkable
 from torch import nn
 
 from latlas.base.errors import SettingError
-from latlas.base.shapes import ImageShape, LatentShape
+from latlas.base.shapes import Codes, Images, ImageShape, LatentShape
 
 
 @runtime_checkable
@@ -14,6 +14,8 @@ class Architecture(Protocol):
 
     The encoder maps `n c h w` images in [0, 1] to a pair (means, log-variances) of codes; the decoder maps codes to
     `n c h w` logits, whose sigmoid is the image. Logits keep the Bernoulli likelihood exact where pixels saturate.
+
+    An encoder whose posterior depends on the codes that were drawn before is a `SequentialEncoder` instead.
     """
 
     name: ClassVar[str]
@@ -22,6 +24,13 @@ class Architecture(Protocol):
     def latent_shape(self, image_shape: ImageShape) -> LatentShape: ...
     def encoder(self, image_shape: ImageShape) -> nn.Module: ...
     def decoder(self, image_shape: ImageShape) -> nn.Module: ...
+
+
+@runtime_checkable
+class SequentialEncoder(Protocol):
+    """An encoder that draws codes as it goes: it gives posterior and codes together, for a given noise."""
+
+    def infer(self, images: Images, noise: Codes, decoder: nn.Module) -> tuple[Codes, Codes, Codes]: ...
 
 
 def check_positive(name: str, **settings: int | tuple[int, ...]) -> None:

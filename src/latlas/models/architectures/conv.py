@@ -7,9 +7,10 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from latlas.base.errors import ImageFormatError, SettingError
+from latlas.base.errors import SettingError
 from latlas.base.shapes import Codes, Images, ImageShape, LatentShape
 from latlas.models.architectures.architecture import check_positive
+from latlas.models.architectures.blocks import frame_padding, next_multiple, square_side
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,13 +80,8 @@ class ConvDecoder(nn.Module):
 
 def _grid(image_shape: ImageShape, stages: int) -> int:
     """The side of the smallest feature map."""
-    _, height, width = image_shape
-    if height != width:
-        raise ImageFormatError(f"conv serves square images, got {height} x {width}. Crop or resize them (--resize N).")
-    return -(-height // 2**stages)
+    return next_multiple(square_side("conv", image_shape), 2**stages) // 2**stages
 
 
 def _padding(image_shape: ImageShape, stages: int) -> list[int]:
-    missing = _grid(image_shape, stages) * 2**stages - image_shape[1]
-    before, after = missing // 2, missing - missing // 2
-    return [before, after, before, after]
+    return frame_padding(image_shape[1], _grid(image_shape, stages) * 2**stages)

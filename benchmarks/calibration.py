@@ -1,0 +1,179 @@
+"""Balance rules and samplers, measured: same network, same budget, two data sets, three seeds.
+
+    make bench-calibration                                   # everything; hours on two cores at --budget full
+    python benchmarks/calibration.py --budget quick          # the figures in benchmarks/results/calibration.json
+
+Each training and each calibration is kept under runs/bench-calibration and not done again, so that a run that was cut off
+goes on. Writes benchmarks/results/calibration.json.
+"""
+
+import argparse
+import json
+import statistics
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from latlas.base.provenance import package_versions
+from latlas.base.seeds import derived_seed
+from latlas.cli.progress import shown
+from latlas.data.images import ImageSet
+from latlas.data.loading import load_images
+from latlas.encodings.encode import encode
+from latlas.measurements.reconstruction import measure_reconstruction
+from latlas.models.architectures.registry import architecture
+from latlas.models.vae import VAE
+from latlas.studies.calibrate import calibrate_sampler
+from latlas.studies.features import feature_network
+from latlas.training.objectives import BALANCES, Objective
+from latlas.training.runs import train_vae
+
+ROOT = Path(__file__).parents[1]
+WORK = ROOT / "runs" / "bench-calibration"
+RESULTS = ROOT / "benchmarks" / "results" / "calibration.json"
+SEEDS = (0, 1, 2)
+DEFAULT, REFERENCE = "running-error", "fixed"
+SAMPLED_RULES = (DEFAULT, REFERENCE)  # rules whose samples are measured too; the others' reconstructions only
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How much one training gets."""
+
+    train: dict[str, str]
+    heldout: dict[str, str]
+    epochs: dict[str, int]
+
+
+BUDGETS = {
+    "quick": Budget(
+        train={"mnist": "mnist:train[0:20000]", "avatars": "avatars:train[0:8000]"},
+        heldout={"mnist": "mnist:test[0:4000]", "avatars": "avatars:test[0:2000]"},
+        epochs={"mnist": 12, "avatars": 12},
+    ),
+    "full": Budget(
+        train={"mnist": "mnist:train", "avatars": "avatars:train"},
+        heldout={"mnist": "mnist:test", "avatars": "avatars:test"},
+        epochs={"mnist": 40, "avatars": 60},
+    ),
+}
+NETWORKS = {"mnist": {"latent": 16}, "avatars": {"latent": 64}}
+
+
+def main() -> int:
+    """Train, measure, write; return 1 if a bound was missed."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--budget", choices=BUDGETS, default="quick")
+    parser.add_argument("--rules", nargs="*", default=list(BALANCES))
+    asked = parser.parse_args()
+    budget = BUDGETS[asked.budget]
+    rows: list[dict[str, Any]] = []
+    with shown() as progress:
+        for data in ("mnist", "avatars"):
+            train = load_images(budget.train[data], progress=progress)
+            heldout = load_images(budget.heldout[data], progress=progress)
+            for rule in asked.rules:
+                for seed in SEEDS:
+                    folder = WORK / asked.budget / data / f"{rule}-{seed}"
+                    rows.append(_one(folder, data, rule, seed, train, heldout, budget.epochs[data], progress))
+    record = {
+        "command": f"python benchmarks/calibration.py --budget {asked.budget}",
+        "rows": rows,
+        "summary": summarise(rows),
+        "versions": package_versions(),
+    }
+    RESULTS.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    for line in record["summary"]["bounds"]:
+        print(line)
+    return 0 if all(line.startswith("kept") for line in record["summary"]["bounds"]) else 1
+
+
+def _one(
+    folder: Path, data: str, rule: str, seed: int, train: ImageSet, heldout: ImageSet, epochs: int, progress: Any
+) -> dict[str, Any]:
+    kept = folder.with_suffix(".json")
+    if kept.is_file():
+        found: dict[str, Any] = json.loads(kept.read_text())
+        return found
+    if (folder / "config.json").is_file():
+        model = VAE.from_pretrained(folder)
+    else:
+        run = train_vae(
+            train,
+            architecture("conv", **NETWORKS[data]),
+            objective=Objective(balance=rule),
+            epochs=epochs,
+            seed=derived_seed(seed, data),
+            name=f"{data} {rule} {seed}",
+            out=folder,
+            progress=progress,
+        )
+        model = run.model
+    encoding = encode(model, heldout)
+    reconstruction = measure_reconstruction(model, encoding.mean, heldout)
+    row: dict[str, Any] = {
+        "data": data,
+        "rule": rule,
+        "seed": seed,
+        "error": reconstruction.error,
+        "variance_loss_over_error": reconstruction.variance_loss_over_error,
+        "active": int(encoding.moments().active().sum()),
+        "variables": model.latent_shape[0],
+        "kl_nats": float(encoding.moments().kl_nats.sum()),
+    }
+    if rule in SAMPLED_RULES:
+        row["calibration"] = calibrate_sampler(
+            model, train, heldout, features=feature_network("auto", heldout), seed=seed, progress=progress
+        ).to_json()
+    kept.write_text(json.dumps(row, indent=2))
+    return row
+
+
+def summarise(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return means over seeds, the ratios asked for, and whether each bound was kept."""
+    table: dict[str, Any] = {}
+    bounds = []
+    for data in sorted({row["data"] for row in rows}):
+        table[data] = {}
+        for rule in {row["rule"]: None for row in rows}:
+            chosen = [row for row in rows if row["data"] == data and row["rule"] == rule]
+            table[data][rule] = {
+                "error": statistics.mean(row["error"] for row in chosen),
+                "error_spread": statistics.stdev([row["error"] for row in chosen]) if len(chosen) > 1 else None,
+                "active": [row["active"] for row in chosen],
+                "kl_nats": statistics.mean(row["kl_nats"] for row in chosen),
+            }
+        ours, theirs = ([row for row in rows if row["data"] == data and row["rule"] == rule] for rule in SAMPLED_RULES)
+        if not (ours and theirs):
+            continue
+        ratio = table[data][DEFAULT]["error"] / table[data][REFERENCE]["error"]
+        best, other = (statistics.mean(_best(row) for row in group) for group in (ours, theirs))
+        over_prior = [row["calibration"]["best_over_prior"] for row in ours]
+        table[data]["default_over_fixed_error"] = ratio
+        table[data]["best_sampler_distance"] = {DEFAULT: best, REFERENCE: other}
+        table[data]["chosen_over_prior"] = over_prior
+        table[data]["second_stage_renormalised_over_plain"] = [_renormalised(row) for row in ours]
+        bounds += [
+            _bound(f"{data}: error of {DEFAULT} over fixed sigma = 1", ratio, 0.7),
+            _bound(f"{data}: distance of its best sampler over that of fixed", best / other, 1.0),
+            _bound(f"{data}: distance of the chosen sampler over the prior's, mean of seeds", statistics.mean(over_prior), 0.8),
+        ]
+    return {"table": table, "bounds": bounds}
+
+
+def _best(row: dict[str, Any]) -> float:
+    return float(row["calibration"]["samplers"][row["calibration"]["best"]]["distance"]["value"])
+
+
+def _renormalised(row: dict[str, Any]) -> float:
+    samplers = row["calibration"]["samplers"]
+    return float(samplers["second-stage, renormalised"]["distance"]["value"] / samplers["second-stage"]["distance"]["value"])
+
+
+def _bound(what: str, value: float, highest: float) -> str:
+    return f"{'kept' if value <= highest else 'MISSED'}: {what} = {value:.3f}, at most {highest}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
