@@ -394,6 +394,13 @@ def test_debian_packages_are_unpacked_and_never_installed(tiny: BuiltinSet, seal
     assert [call.split()[0] for call in calls(sealed / "dpkg-deb")] == ["-x"]
 
 
+def test_a_debian_package_that_lacks_a_file_is_told(tiny: BuiltinSet, sealed: Path, tmp_path: Path) -> None:
+    install_apt(sealed, tmp_path)
+    next((tmp_path / "root").rglob(f"{STEMS['test', 'labels']}.gz")).unlink()
+    with pytest.raises(DataUnavailableError, match=rf"Debian: {STEMS['test', 'labels']} is not in"):
+        load_builtin("tiny", "test")
+
+
 def test_an_apt_that_delivers_nothing_is_told(tiny: BuiltinSet, sealed: Path) -> None:
     for name in ("apt-get", "dpkg-deb"):
         program(sealed / name, "exit 0")

@@ -1,5 +1,7 @@
 """The ImageSet: one range inside, whatever came in, and a hash for what it holds."""
 
+from dataclasses import FrozenInstanceError
+
 import numpy as np
 import pytest
 import torch
@@ -185,3 +187,9 @@ def test_factors_go_with_their_images() -> None:
 def test_factors_that_are_not_one_an_image_are_refused() -> None:
     with pytest.raises(ImageFormatError, match=r"factor 'hat' has 2 values for 10 images. Give one an image"):
         ImageSet("set", pixels(10), factors={"hat": ("a", "b")})
+
+
+def test_a_set_is_a_value_that_nobody_changes() -> None:
+    """Its content hash is remembered, so what it was made of must stay."""
+    with pytest.raises(FrozenInstanceError):
+        image_set().storage = pixels(3)  # type: ignore[misc]

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from latlas.base.errors import IllPosedError, NonFiniteError
+from latlas.base.errors import CodeShapeError, IllPosedError, NonFiniteError
 from latlas.numerics.moments import MarginalMoments, Moments, PairedMoments
 
 RELATIVE = 1e-12  # of the standard deviations involved; rounding leaves about 1e-15 a merge
@@ -261,3 +261,8 @@ def test_uncentred_moments_are_the_raw_sums_of_products() -> None:
     np.testing.assert_allclose(raw.source.scatter.numpy(), source.numpy().T @ source.numpy(), rtol=1e-13)
     assert raw.joint.mean.equal(torch.zeros(5, dtype=torch.float64))
     assert raw.count == ROWS
+
+
+def test_moments_of_different_widths_do_not_merge() -> None:
+    with pytest.raises(CodeShapeError, match="2 and 3 variables"):
+        Moments.of(torch.zeros(4, 2)).merge(Moments.of(torch.zeros(4, 3)))

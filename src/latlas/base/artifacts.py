@@ -1,6 +1,6 @@
 """Artifact folders: `config.json` and data files, written beside and renamed into place.
 
-A reader never sees half an artifact, a flipped byte is noticed, and nothing is ever unpickled.
+A reader never sees half an artifact, a flipped byte in a data file is noticed, and nothing is ever unpickled.
 """
 
 import json

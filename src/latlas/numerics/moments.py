@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float, Float64
 from torch import Tensor
 
-from latlas.base.errors import IllPosedError, NonFiniteError
+from latlas.base.errors import CodeShapeError, IllPosedError, NonFiniteError
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,13 @@ class Moments:
         return self.mean.shape[0]
 
     def merge(self, other: "Moments") -> "Moments":
-        """Return the moments of both sets of rows together."""
+        """Return the moments of both sets of rows together.
+
+        Raises:
+            CodeShapeError: rows of different widths.
+        """
+        if other.size != self.size:
+            raise CodeShapeError(f"Cannot merge moments of {self.size} and {other.size} variables; merge those of one space.")
         count = self.count + other.count
         if count == 0:
             return self

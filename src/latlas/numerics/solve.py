@@ -28,7 +28,7 @@ class LinearFit:
     ridge: float  # the penalty used, in scikit-learn's units (added to the scatter of the source)
     rank: int  # of the source's scatter, out of its number of variables
     condition: float  # of the scaled scatter that was solved: how much rounding and noise are amplified
-    residual_covariance: Float64[Tensor, "t t"]  # of target - prediction over the rows of the fit
+    residual_covariance: Float64[Tensor, "t t"]  # mean outer product of target - prediction (its mean is 0 with a bias)
     r2: Float64[Tensor, " t"]  # per target variable; NaN where the target is constant
     count: int  # rows of the fit
 
