@@ -7,6 +7,7 @@ import shlex
 from pathlib import Path
 
 import pytest
+import typer
 from typer.testing import CliRunner
 
 import latlas
@@ -39,6 +40,23 @@ def test_every_command_shown_has_a_verb_and_options_that_exist(line: str) -> Non
     assert shown.exit_code == 0, line
     for option in (word for word in words if word.startswith("--")):
         assert option in shown.output, line
+
+
+VERBS = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_takes_the_options_that_the_readme_says(verb: str) -> None:
+    """`all but A, B and C take --x` names every verb that lacks it, and no other."""
+    sentence = " ".join(README.split())
+    always = re.search(r"Every verb takes `(--\w+)` and `(--\w+)`", sentence)
+    partly = re.findall(r"all but ((?:`\w+`(?:, | and )?)+)(?:, which [^,]*,)? take `(--\w+)`", sentence)
+    assert always is not None
+    assert {option for _, option in partly} == {"--device", "--seed"}
+    taken = {option for parameter in VERBS[verb].params for option in parameter.opts}
+    assert taken.issuperset(always.groups())
+    for lacking, option in partly:
+        assert (option in taken) == (verb not in re.findall(r"`(\w+)`", lacking)), option
 
 
 @pytest.mark.parametrize("line", [line for line in _shell_lines() if line.startswith("make")])

@@ -5,6 +5,7 @@ import os
 import stat
 import tempfile
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 import torch
@@ -19,6 +20,7 @@ from latlas.base.artifacts import (
     read_json,
     save_tensors,
     write_config,
+    write_file,
     write_json,
     writing,
 )
@@ -290,9 +292,56 @@ def test_a_read_only_parent_is_the_users_mistake(tmp_path: Path) -> None:
 
 def test_a_file_where_a_parent_should_be_is_the_users_mistake(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("mine")
-    with pytest.raises(ArtifactError, match="Could not write"):
-        make(tmp_path / "file" / "artifact")
+    for below in ("artifact", "deeper/artifact"):
+        with pytest.raises(ArtifactError, match=r"Could not write .*file is not a folder\. Name a place inside a folder"):
+            make(tmp_path / "file" / below)
+        with pytest.raises(ArtifactError, match="is not a folder"):
+            check_free(tmp_path / "file" / below)
     assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_a_place_that_may_not_be_written_is_told_before_any_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The folder asked about is the nearest that exists; root may write anywhere, so the answer is planted."""
+    asked: list[Path] = []
+    monkeypatch.setattr(os, "access", lambda path, mode: asked.append(path))
+    with pytest.raises(ArtifactError, match=r"Permission denied in .*Name a place that you may write to"):
+        check_free(tmp_path / "new" / "deeper" / "artifact")
+    assert asked == [tmp_path]
+    assert list(tmp_path.iterdir()) == []
+
+
+# One file
+
+
+def test_a_file_is_written_whole_with_its_parents(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "deeper" / "x.bin"
+    write_file(path, lambda stream: stream.write(b"content"))
+    assert path.read_bytes() == b"content"
+    assert stat.S_IMODE(path.stat().st_mode) == 0o644
+    assert [each.name for each in path.parent.iterdir()] == ["x.bin"]
+
+
+@pytest.mark.parametrize(
+    ("failure", "told"),
+    [(OSError(28, "No space left on device"), ArtifactError), (KeyboardInterrupt(), KeyboardInterrupt)],
+    ids=["disk", "ctrl-c"],
+)
+def test_a_file_that_could_not_be_written_leaves_nothing(
+    tmp_path: Path, failure: BaseException, told: type[BaseException]
+) -> None:
+    def write(stream: BinaryIO) -> None:
+        stream.write(b"half")
+        raise failure
+
+    with pytest.raises(told, match="No space left on device" if told is ArtifactError else None):
+        write_file(tmp_path / "x.bin", write)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_that_appeared_meanwhile_is_kept(tmp_path: Path) -> None:
+    with pytest.raises(OutputExistsError, match="name a new file"):
+        write_file(tmp_path / "x.bin", lambda stream: (tmp_path / "x.bin").write_text("theirs"))
+    assert content(tmp_path) == {"x.bin": b"theirs"}
 
 
 # Reading

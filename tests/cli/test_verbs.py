@@ -1,8 +1,11 @@
 """The verbs, driven as a person drives them: real processes for exit codes, a runner where only output matters."""
 
 import json
+import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +22,7 @@ from latlas.models.architectures.draw import Draw
 from latlas.models.architectures.registry import ARCHITECTURES
 from latlas.models.architectures.resnet import ResNet
 from latlas.models.vae import VAE
+from latlas.training.objectives import BALANCES
 
 MISTAKE = 2
 
@@ -45,6 +49,8 @@ def trained(digits: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pat
     folder = tmp_path_factory.mktemp("models")
     for seed, name in ((0, "a"), (1, "b")):
         arguments = ["train", "dense", str(digits), "--widths", "32", "--latent", "4", "--epochs", "40", "--batch-size", "50"]
+        # So few steps leave the running error no time to fall from its start of 1: a fixed likelihood, narrow enough.
+        arguments += ["--balance", "fixed", "--sigma", "0.1"]
         done = CliRunner().invoke(app, [*arguments, "--seed", str(seed), "--name", name, "--out", str(folder / name)])
         assert done.exit_code == 0, done.output
     return folder / "a", folder / "b"
@@ -107,7 +113,7 @@ def test_support_and_range_answer_and_write_pages(trained: tuple[Path, Path], di
         ],
     )
     assert judged.exit_code == 0, judged.output
-    assert len(json.loads(judged.stdout)["p_values"]) == 20
+    assert len(json.loads(judged.stdout)["per_image"]) == 20
     for name in ("s", "r"):
         assert (tmp_path / name / "report.html").stat().st_size > 5_000
 
@@ -144,6 +150,46 @@ def test_the_help_of_train_lists_the_architectures() -> None:
     assert ", ".join(ARCHITECTURES) in shown
 
 
+def test_the_help_of_train_names_every_balance() -> None:
+    assert tuple(training.BALANCES) == BALANCES
+    shown = " ".join(CliRunner().invoke(app, ["train", "--help"], env={"COLUMNS": "400"}).output.split())
+    assert all(f"{rule}: " in shown for rule in BALANCES)
+
+
+def test_a_collapse_is_told_once(digits: Path) -> None:
+    done = _latlas("train", "dense", str(digits), "--widths", "8", "--latent", "2", "--epochs", "1", "--kl-weight", "1e6")
+    assert done.returncode == 0, done.stderr
+    assert " ".join((done.stdout + done.stderr).split()).count("latent variable has collapsed") == 1
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals")
+def test_ctrl_c_is_one_line_and_exit_code_130(digits: Path, tmp_path: Path) -> None:
+    arguments = ["train", "dense", str(digits), "--widths", "8", "--epochs", "100000", "--out", str(tmp_path / "model")]
+    command = [sys.executable, "-c", "from latlas.cli.main import run; run()", *arguments]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running:
+        checkpoint, patience = tmp_path / ".model.training/last.ckpt", time.monotonic() + 120
+        while not checkpoint.is_file() and running.poll() is None and time.monotonic() < patience:
+            time.sleep(0.05)
+        running.send_signal(signal.SIGINT)
+        _, told = running.communicate(timeout=60)
+    assert running.returncode == 130, told
+    message = told.splitlines()[-1]
+    assert message.startswith("latlas: interrupted; the same command goes on from epoch "), told
+    assert "Traceback" not in told
+
+
+def test_single_files_are_written_with_their_folders(trained: tuple[Path, Path], digits: Path, tmp_path: Path) -> None:
+    runner = CliRunner()
+    a, b = map(str, trained)
+    assert runner.invoke(app, ["map", a, b, str(digits), "--out", str(tmp_path / "m")]).exit_code == 0
+    np.save(tmp_path / "codes.npy", np.zeros((3, 4), dtype=np.float32))
+    for number, arguments in enumerate((["relocate", str(tmp_path / "m"), str(tmp_path / "codes.npy")], ["sample", a])):
+        out = tmp_path / "new" / str(number) / "x.npy"
+        done = runner.invoke(app, [*arguments, "--out", str(out)])
+        assert done.exit_code == 0, done.output
+        assert {path.suffix for path in out.parent.iterdir()} == ({".npy", ".png"} if number else {".npy"})
+
+
 MISTAKES = {
     "unknown data": (["diagnose", "{model}", "mnits"], "Did you mean 'mnist'"),
     "unknown architecture": (["train", "dens", "{data}"], "Did you mean 'dense'"),
@@ -160,6 +206,15 @@ MISTAKES = {
     "bad widths": (["train", "dense", "{data}", "--widths", "a,b"], "--widths takes whole numbers"),
     "unknown setting": (["train", "resnet", "{data}", "--set", "depth=3"], "has no setting 'depth'; it has base_dim, fc_dim"),
     "too many variables": (["support", "{model}", "{data}", "--variables", "9"], "9 variables of a latent space of 4"),
+    "training below a file": (["train", "dense", "{data}", "--out", "other.npy/x"], "is not a folder"),
+    "a page below a file": (["diagnose", "{model}", "{data}", "--out", "other.npy/x"], "is not a folder"),
+    "samples below a file": (["sample", "{model}", "--out", "other.npy/x.npy"], "is not a folder"),
+    "codes below a file": (["relocate", "{model}", "nan.npy", "--out", "other.npy/x.npy"], "is not a folder"),
+    "sigma with running error": (["train", "dense", "{data}", "--sigma", "0.3"], "leave it out, or use --balance fixed"),
+    "free nats with warm-up": (
+        ["train", "dense", "{data}", "--balance", "warm-up", "--free-nats", "1"],
+        "use --balance free-bits",
+    ),
     "bernoulli with running error": (["train", "dense", "{data}", "--likelihood", "bernoulli"], "--balance fixed"),
 }
 
@@ -233,3 +288,16 @@ def test_calibrate_chooses_a_sampler_that_sample_draws_with(trained: tuple[Path,
     again = runner.invoke(app, [*arguments, "--sampler", str(tmp_path / "c"), "--out", str(tmp_path / "y.npy")])
     assert again.exit_code == 0
     np.testing.assert_array_equal(images, np.load(tmp_path / "y.npy"))
+
+
+def test_relocate_refuses_the_codes_of_another_model(trained: tuple[Path, Path], digits: Path, tmp_path: Path) -> None:
+    runner = CliRunner()
+    a, b = map(str, trained)
+    assert runner.invoke(app, ["map", a, b, str(digits), "--out", str(tmp_path / "m")]).exit_code == 0
+    assert runner.invoke(app, ["encode", b, str(digits), "--out", str(tmp_path / "codes")]).exit_code == 0
+    done = _latlas("relocate", str(tmp_path / "m"), str(tmp_path / "codes"), "--out", str(tmp_path / "moved.npy"))
+    assert done.returncode == MISTAKE
+    assert "latlas: This map takes codes of a (weights " in done.stderr
+    assert "Encode the images with the map's source model" in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert not (tmp_path / "moved.npy").exists()

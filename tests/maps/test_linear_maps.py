@@ -11,6 +11,7 @@ from torch import Tensor
 from latlas.base.artifacts import CONFIG, save_tensors
 from latlas.base.errors import ArtifactError, CodeShapeError, IllPosedError, MissingPathError, OutputExistsError
 from latlas.base.provenance import Provenance, file_hash
+from latlas.encodings.encoding import Encoding
 from latlas.maps.fit import fit_map
 from latlas.maps.linear import LinearMap
 
@@ -211,3 +212,55 @@ def test_a_map_knows_what_it_was_fitted_from() -> None:
     assert there.provenance.made_by == "fit_map"
     assert set(there.provenance.made_from) == {"source", "target"}
     assert there.provenance.settings == {"kind": "affine", "ridge": 0.1, "bias": True}
+
+
+# Whose codes
+
+
+def encoding(model: str, weights: str, *, seed: int = 0) -> Encoding:
+    mean = torch.randn(30, 3, generator=torch.Generator().manual_seed(seed))
+    made_from = {"model": weights, "images": "i"}
+    return Encoding(
+        mean=mean,
+        log_variance=None,
+        model=model,
+        images="images",
+        images_hash="i",
+        provenance=Provenance(made_by="encode", made_from=made_from),
+    )
+
+
+def test_a_map_knows_its_models_and_keeps_knowing_them(tmp_path: Path) -> None:
+    there = fit_map(encoding("A", "weights of A"), encoding("B", "weights of B", seed=1))
+    there.save_pretrained(tmp_path / "map")
+    for one in (there, LinearMap.from_pretrained(tmp_path / "map")):
+        assert (one.source_fingerprint, one.target_fingerprint) == ("weights of A", "weights of B")
+        back = one.inverse()
+        assert (back.source_fingerprint, back.target_fingerprint) == ("weights of B", "weights of A")
+    onward = fit_map(encoding("B", "weights of B", seed=1), encoding("C", "weights of C", seed=2))
+    both = there.then(onward)
+    assert (both.source_fingerprint, both.target_fingerprint) == ("weights of A", "weights of C")
+
+
+def test_what_is_not_known_of_a_model_is_not_invented() -> None:
+    there = fit_map(encoding("A", "unstated"), torch.randn(30, 4, generator=torch.Generator().manual_seed(5)))
+    assert (there.source_fingerprint, there.target_fingerprint) == (None, None)
+    there.check_source(encoding("B", "weights of B").provenance, name="B")
+
+
+def test_a_map_saved_before_maps_knew_their_models_still_loads(tmp_path: Path) -> None:
+    a_map(3, 5).save_pretrained(tmp_path / "map")
+    record = json.loads((tmp_path / "map" / CONFIG).read_text())
+    del record["settings"]["source_fingerprint"], record["settings"]["target_fingerprint"]
+    (tmp_path / "map" / CONFIG).write_text(json.dumps(record))
+    loaded = LinearMap.from_pretrained(tmp_path / "map")
+    assert (loaded.source_fingerprint, loaded.target_fingerprint) == (None, None)
+
+
+def test_an_encoding_of_another_model_is_refused_though_its_width_fits() -> None:
+    there = fit_map(encoding("A", "weights of A"), encoding("B", "weights of B", seed=1))
+    there.check_source(encoding("A again", "weights of A").provenance, name="A again")
+    there.check_source(encoding("A", "unstated").provenance, name="A")
+    words = r"takes codes of A \(weights weights of A\), the encoding is of B .*Encode the images with the map's source model"
+    with pytest.raises(CodeShapeError, match=words):
+        there.check_source(encoding("B", "weights of B").provenance, name="B")

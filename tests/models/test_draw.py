@@ -201,5 +201,5 @@ def test_a_window_of_one_filter_is_refused() -> None:
 def test_images_of_another_size_are_refused() -> None:
     model, _, _ = build((1, 28, 28), attention=True)
     for ask in (model.encode, lambda images: model.infer(images, torch.zeros(2, 12))):
-        with pytest.raises(ImageFormatError, match="Resize them with --resize 28"):
+        with pytest.raises(ImageFormatError, match="can be resized with --resize 28"):
             ask(torch.rand(2, 1, 20, 20))

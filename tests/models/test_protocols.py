@@ -138,8 +138,29 @@ def test_image_shapes_are_compared_in_full() -> None:
     check_images((1, 2, 3), pair(), name="mnist")
     with pytest.raises(ImageFormatError, match=r"pair takes images of 1x2x3 \(channels x height x width\), mnist has 1x3x2"):
         check_images((1, 3, 2), pair(), name="mnist")
-    with pytest.raises(ImageFormatError, match=r"mnist has 3x2x3.$"):
+    with pytest.raises(ImageFormatError, match="mnist has 3x2x3"):
         check_images((3, 2, 3), pair(), name="mnist")
+
+
+class Square(Stranger):
+    """As Stranger, for colour images of 8 x 8."""
+
+    image_shape = (3, 8, 8)
+
+
+@pytest.mark.parametrize(
+    ("model", "shape", "cure"),
+    [
+        (Square(), (3, 9, 9), r"Folders of pictures can be resized with --resize 8; convert arrays before\.$"),
+        (Square(), (1, 8, 8), r"The model takes colour images and these are grey: convert them to colour before\.$"),
+        (Stranger(), (3, 2, 3), r"The model takes grey images and these are colour: convert them to grey before\.$"),
+        (Stranger(), (4, 2, 3), r"takes grey images and these are 4-channel: convert them to grey before\.$"),
+        (Stranger(), (1, 3, 3), r"Resize them to a height of 2 and a width of 3 before\.$"),
+    ],
+)
+def test_the_cure_fits_what_differs(model: LatentModel, shape: tuple[int, int, int], cure: str) -> None:
+    with pytest.raises(ImageFormatError, match=cure):
+        check_images(shape, model, name="mnist")
 
 
 def test_code_shapes_are_compared_in_full() -> None:

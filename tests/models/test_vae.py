@@ -75,7 +75,7 @@ def test_codes_are_drawn_from_the_standard_normal_prior() -> None:
 
 
 def test_images_of_another_size_are_refused_with_the_remedy() -> None:
-    message = "dense VAE takes images of 1x28x28 .*the batch has 1x20x20. Resize them with --resize 28"
+    message = "dense VAE takes images of 1x28x28 .*the batch has 1x20x20. Folders of pictures can be resized with --resize 28"
     with pytest.raises(ImageFormatError, match=message):
         build().encode(torch.rand(2, 1, 20, 20))
 

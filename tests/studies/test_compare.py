@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from latlas.base.errors import CapabilityError, IllPosedError, ImageFormatError, SettingError
+from latlas.base.errors import CapabilityError, IllPosedError, ImageFormatError, SettingError, UnknownNameError
 from latlas.base.provenance import Provenance
 from latlas.data.images import ImageSet
 from latlas.models.adapters.callables import CallableModel
@@ -136,6 +136,8 @@ def test_the_kind_and_the_ridge_are_those_of_the_map(world: Any, basis: Tensor) 
     ridged = compare(source, target, world.images(), ridge=50.0)
     assert ridged.linear_map.evidence["ridge"] == 50.0
     assert ridged.L.mean > 1e-4
+    moved = ridged.linear_map.apply(world.factors[400:].float()).double()
+    assert ridged.L.mean == pytest.approx(square(moved - world.factors[400:] @ basis), rel=1e-3)  # per variable, not summed
 
 
 def test_the_seed_decides_the_shuffle_and_nothing_else(world: Any, basis: Tensor) -> None:
@@ -219,3 +221,57 @@ def test_images_that_do_not_fit_or_suffice_are_refused(world: Any, basis: Tensor
         compare(source, target, world.images(), fit_on=torch.tensor([], dtype=torch.int64))
     with pytest.raises(IllPosedError, match="Give at least 4 pairs, or a ridge"):
         compare(source, target, world.images(), fit_on=torch.tensor([0, 1, 2]))
+
+
+def never_encodes(image_shape: tuple[int, int, int] = SHAPE, name: str = "idle") -> CallableModel:
+    def refuse(_: Tensor) -> Tensor:
+        raise AssertionError("work was done before the mistake was told")
+
+    return CallableModel(name=name, image_shape=image_shape, latent_shape=(3,), encode_with=refuse, decode_with=refuse)
+
+
+@pytest.mark.parametrize(
+    ("settings", "error", "words"),
+    [
+        ({"kind": "afine"}, UnknownNameError, "Did you mean 'affine'"),
+        ({"kind": "orthogonal", "ridge": 1.0}, SettingError, "Leave them out, or fit an affine map"),
+        ({"ridge": -1.0}, SettingError, "finite number of at least 0, got -1.0"),
+        ({"ridge": float("nan")}, SettingError, "finite number of at least 0, got nan"),
+        ({"ridge": float("inf")}, SettingError, "finite number of at least 0, got inf"),
+    ],
+)
+def test_settings_are_refused_before_any_work(settings: dict[str, Any], error: type[Exception], words: str, world: Any) -> None:
+    with pytest.raises(error, match=words):
+        compare(never_encodes(), never_encodes(), world.images(), **settings)
+
+
+def test_images_are_refused_before_any_work(world: Any) -> None:
+    images = world.images()
+    wide = ImageSet("wide", torch.zeros(20, 1, 4, 7))
+    other = never_encodes((3, 8, 8), name="coloured")
+    words = r"idle takes images of 1x4x6 and coloured of 3x8x8 .*one image set\. Compare models of one image shape"
+    with pytest.raises(ImageFormatError, match=words):
+        compare(never_encodes(), other, images)
+    with pytest.raises(ImageFormatError, match=r"idle takes images of 1x4x6 .*, wide has 1x4x7"):
+        compare(never_encodes(), never_encodes(), images, test=wide)
+    for given in ({"images": images, "test": images.slice(0, 1)}, {"images": images.slice(0, 5)}):
+        with pytest.raises(IllPosedError, match=r"has 1 image to measure on; .*at least 2\. Give more test images"):
+            compare(never_encodes(), never_encodes(), **given)
+
+
+def test_the_provenance_holds_all_that_decided_the_result(world: Any, basis: Tensor) -> None:
+    source, target = world.autoencoder(IDENTITY, name="old"), world.autoencoder(basis, name="new")
+    images, rows = world.images(), torch.arange(0, 300, 2)
+    made = compare(source, target, images, fit_on=rows, ridge=0.5, seed=3).to_json()["provenance"]
+    assert made["seed"] == 3
+    assert made["settings"] == {"kind": "affine", "ridge": 0.5, "fit_on": "150 chosen images"}
+    assert made["made_from"] == {
+        "source": "weights of old",
+        "target": "weights of new",
+        "fitted_on": images.take(rows).content_hash,
+        "test": images.slice(400, 500).content_hash,
+    }
+    whole = compare(source, target, images)
+    assert whole.provenance.settings["fit_on"] == "all"
+    assert whole.linear_map.source_fingerprint == "weights of old"
+    assert whole.linear_map.target_fingerprint == "weights of new"

@@ -152,7 +152,8 @@ def test_a_calibration_serves_with_its_own_budget(calibration: RangeCalibration)
     result = range_test(linear(), off_range(), calibration=calibration, budget=Budget(steps=1), samples=3)
     assert result.calibration is calibration
     assert result.inversion.curves.shape[1] == BUDGET.steps + 1
-    assert result.provenance.settings == {"level": 0.05, "samples": 199, "steps": 120}
+    settings = result.provenance.settings
+    assert (settings["level"], settings["samples"], settings["budget"]["steps"]) == (0.05, 199, 120)
 
 
 def test_without_a_calibration_one_is_made() -> None:
@@ -277,10 +278,30 @@ def test_images_and_numbers_of_samples_that_do_not_fit_are_refused(calibration: 
 def test_the_record_is_json_with_a_verdict_for_each_image(calibration: RangeCalibration) -> None:
     result = range_test(linear(), off_range(7), calibration=calibration, reference=off_range(9))
     record = json.loads(json.dumps(result.to_json(), allow_nan=False))
-    assert record["errors"] == result.errors.tolist()
-    assert record["p_values"] == result.p_values.tolist()
-    assert record["adjusted_p_values"] == result.adjusted.tolist()
+    rows = record["per_image"]
+    assert [row["error"] for row in rows] == sorted(result.errors.tolist(), reverse=True), "the farthest out first"
+    by_name = {row["name"]: row for row in rows}
+    for index in range(7):
+        row = by_name[f"#{index}"]
+        assert row["p_value"] == float(result.p_values[index])
+        assert row["adjusted_p_value"] == float(result.adjusted[index])
+        assert row["rejected"] == bool(result.rejected[index])
+        assert row["reference_p_value"] is not None
     assert (record["count"], record["level"], record["calibration_count"]) == (7, 0.05, 199)
     assert record["error_mean"] == pytest.approx(result.errors.numpy().mean())
     assert (record["recovered"], record["budget_is_enough"]) == (1.0, True)
     assert record["provenance"]["made_from"]["generator"] == "linear weights"
+
+
+def test_too_few_own_samples_to_reject_anything_are_refused() -> None:
+    """The smallest conformal p-value is 1 / (samples + 1): 18 samples cannot reject at 5 %, 19 can."""
+    with pytest.raises(IllPosedError, match=r"at least 19 own samples to calibrate on, got 18\. Give more \(--samples\)"):
+        range_test(linear(), off_range(3), samples=18)
+    assert range_test(linear(), off_range(3), samples=19).rejected.tolist() == [True] * 3
+
+
+def test_no_verdict_is_given_where_own_samples_were_not_recovered() -> None:
+    result = range_test(linear(), off_range(3), samples=40, budget=Budget(steps=0))
+    assert not result.verdict_given
+    assert result.summary()["rejected"] is None
+    assert [row["rejected"] for row in result.rows()] == [None] * 3

@@ -13,6 +13,8 @@ from torch import Tensor
 
 from latlas.base.errors import CapabilityError, CodeShapeError, IllPosedError, SettingError, UnknownNameError
 from latlas.data.images import ImageSet
+from latlas.encodings.encode import encode
+from latlas.maps.fit import fit_map
 from latlas.models.adapters.callables import CallableModel
 from latlas.studies.support import SmallFits, build_support_set, compare_small_fits, compare_spread
 from latlas.supports.sectors import Sectors, largest_threshold
@@ -158,7 +160,7 @@ def test_models_that_have_no_sectors_are_refused(world: Any) -> None:
         build_support_set(half, world.images(), variables=1)
 
 
-def test_constant_codes_lie_in_no_sector(world: Any) -> None:
+def test_constant_codes_have_no_sectors(world: Any) -> None:
     blind = CallableModel(
         name="blind",
         image_shape=SHAPE,
@@ -166,7 +168,7 @@ def test_constant_codes_lie_in_no_sector(world: Any) -> None:
         encode_with=lambda images: torch.full((len(images), 3), 0.1),
         decode_with=lambda z: torch.zeros(len(z), *SHAPE),
     )
-    with pytest.raises(IllPosedError, match="No code lies in any sector"):
+    with pytest.raises(IllPosedError, match="no active variable"):
         build_support_set(blind, world.images(), variables=2)
 
 
@@ -225,6 +227,11 @@ def test_random_draws_are_decided_by_the_seed(world: Any, basis: Tensor) -> None
     assert len(set(fits[0].random_M)) == 4
     assert (fits[0].support_M, fits[0].full_M) == (fits[2].support_M, fits[2].full_M)
     assert fits[0].full_M < min(fits[0].random_M)
+    # The map from the support points alone, by hand.
+    chosen = fit_map(codes(world)[support.indices], encode(target, images).mean[support.indices], ridge="gcv")
+    difference = exact.decode(chosen.apply(codes(world)[400:])) - test.tensor()
+    assert fits[0].support_M == pytest.approx(float(np.square(difference.double().numpy()).mean()), rel=1e-3)
+    assert fits[0].support_M != pytest.approx(fits[0].full_M, rel=1e-2)
 
 
 def test_the_record_of_small_fits_has_its_ratios() -> None:

@@ -177,7 +177,7 @@ def test_every_rule_trains_and_resumes_to_the_last_bit(balance: str, blobs: Imag
             raise PowerCut
 
     def train(**options: Any) -> Any:
-        aim = Objective(balance=balance, warm_up_steps=15)
+        aim = Objective(balance=balance, warm_up_steps=15 if balance == "warm-up" else None)
         arch = Dense(widths=(16,), latent=3)
         return train_vae(blobs, arch, objective=aim, epochs=3, batch_size=32, learning_rate=5e-3, device="cpu", **options)
 
@@ -197,7 +197,27 @@ def test_rules_that_estimate_a_gaussians_variance_refuse_the_bernoulli(balance: 
         Objective(balance=balance, likelihood="bernoulli")
 
 
+@pytest.mark.parametrize(
+    ("setting", "balances"),
+    [
+        ({"sigma": 0.5}, {"fixed", "warm-up", "free-bits"}),
+        ({"warm_up_steps": 5}, {"warm-up"}),
+        ({"free_nats": 0.5}, {"free-bits"}),
+    ],
+    ids=["sigma", "warm-up-steps", "free-nats"],
+)
+@pytest.mark.parametrize("balance", BALANCES)
+def test_a_setting_is_never_ignored_in_silence(balance: str, setting: dict[str, Any], balances: set[str]) -> None:
+    if balance in balances:
+        built = Objective(balance=balance, **setting).build()
+        name, value = next(iter(setting.items()))
+        assert (built.variance == 0.25) if name == "sigma" else (getattr(built, name) == value)
+        return
+    with pytest.raises(SettingError, match=f"The {balance} balance has no use for --.*: leave it out, or use --balance "):
+        Objective(balance=balance, **setting)
+
+
 @pytest.mark.parametrize("settings", [{"warm_up_steps": 0}, {"free_nats": -0.1}, {"free_nats": math.nan}])
 def test_allowances_out_of_range_are_refused(settings: dict[str, Any]) -> None:
-    with pytest.raises(SettingError, match="Warm-up needs at least 1 step and free nats at least 0"):
+    with pytest.raises(SettingError, match=r"Warm-up needs at least 1 step|Free nats must be at least 0"):
         Objective(**settings)

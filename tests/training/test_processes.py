@@ -31,11 +31,12 @@ from latlas.training.module import VAETraining
 from latlas.training.runs import train_vae
 
 folder = Path(sys.argv[1])
-codes, errors = [], []
+codes, errors, seeds = [], [], []
 statistics, mean_over_processes = VAETraining.epoch_statistics, objectives._mean_over_processes
 
 def spy_on_posteriors(self):
     codes.append(self.epoch_posteriors.as_rows().tolist())  # of this process alone
+    seeds.append(self.noise.initial_seed())
     return statistics(self)
 
 def spy_on_errors(value):
@@ -46,7 +47,7 @@ VAETraining.epoch_statistics, objectives._mean_over_processes = spy_on_posterior
 images = ImageSet("blobs", torch.load(folder / "pixels.pt", weights_only=True))
 run = train_vae(images, Dense(widths=(16,), latent=3), epochs=3, batch_size=32, learning_rate=5e-3, device="cpu", devices=2,
                 seed=4, out=folder / "model")
-record = {"codes": codes, "errors": errors, "history": run.history, "fingerprint": run.model.fingerprint}
+record = {"codes": codes, "errors": errors, "seeds": seeds, "history": run.history, "fingerprint": run.model.fingerprint}
 (folder / f"process{os.environ.get('LOCAL_RANK', '0')}.json").write_text(json.dumps(record))
 """
 
@@ -89,6 +90,12 @@ def test_health_is_that_of_all_images_and_not_of_one_process(two: Told) -> None:
         assert record["mean_posterior_variance"] == pytest.approx(share @ np.stack([part[3] for part in parts]), rel=1e-6)
         assert record["kl"] == pytest.approx(share @ np.stack([part[5] for part in parts]), rel=1e-6)
         assert sum(record["kl"]) == pytest.approx(record["kl_nats"], rel=1e-5)
+
+
+def test_no_two_epochs_and_no_two_processes_draw_the_same_noise(two: Told) -> None:
+    """Shares of one mini-batch with one noise would be half a draw."""
+    _, (first, second) = two
+    assert len({*first["seeds"], *second["seeds"]}) == 6
 
 
 def test_both_processes_balance_by_the_error_of_all_images(two: Told) -> None:

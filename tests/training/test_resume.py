@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from latlas.base.errors import SettingError
+from latlas.base.errors import ArtifactError, SettingError
 from latlas.base.progress import Progress, silent
 from latlas.data.images import ImageSet
 from latlas.models.architectures.dense import Dense
@@ -86,6 +86,29 @@ def test_a_cut_in_the_first_epoch_begins_again(blobs: ImageSet, uninterrupted: T
     with pytest.raises(PowerCut):
         train(blobs, tmp_path / "model", cut(0.0, len(blobs)))
     assert same(train(blobs, tmp_path / "model"), uninterrupted)
+
+
+@pytest.mark.parametrize(("after", "message"), [(1.2, "the same command goes on from epoch 2 of 4"), (0.0, "")])
+def test_ctrl_c_leaves_as_an_interruption_that_says_what_was_kept(
+    after: float, message: str, blobs: ImageSet, uninterrupted: TrainedVAE, tmp_path: Path
+) -> None:
+    def progress(task: str, done: int, total: int | None, note: str = "") -> None:
+        if done > after * len(blobs):
+            os.kill(os.getpid(), signal.SIGINT)
+
+    handler = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt) as ended:
+        train(blobs, tmp_path / "model", progress)
+    assert str(ended.value) == message
+    assert signal.getsignal(signal.SIGINT) is handler
+    assert [path.name for path in tmp_path.iterdir()] == ([".model.training"] if message else [])
+    assert same(train(blobs, tmp_path / "model"), uninterrupted)
+
+
+def test_a_work_folder_that_cannot_be_made_is_told(blobs: ImageSet, tmp_path: Path) -> None:
+    (tmp_path / ".model.training").write_text("a file in its way")
+    with pytest.raises(ArtifactError, match=r"Could not write .*\.model\.training"):
+        train(blobs, tmp_path / "model")
 
 
 KILLED = """

@@ -7,10 +7,10 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -61,10 +61,12 @@ def check_free(folder: str | Path, *, replace: bool = False) -> None:
 
     Raises:
         OutputExistsError: the folder holds something and may not be replaced.
+        ArtifactError: it could not be made there.
     """
     target = Path(folder)
     if target.name in ("", ".."):
         raise OutputExistsError(f"{target} cannot be renamed into place; name a folder that does not exist yet.")
+    check_place(target)
     if target.is_file():
         raise OutputExistsError(f"{target} is a file; name a folder that does not exist yet.")
     if not target.exists() or not any(target.iterdir()):
@@ -77,6 +79,54 @@ def check_free(folder: str | Path, *, replace: bool = False) -> None:
         else "Name another folder, or replace it with --replace."
     )
     raise OutputExistsError(f"{target} already holds something. {remedy}")
+
+
+def check_place(path: str | Path) -> None:
+    """Raise now, before any work, if nothing could be written at this path: its nearest ancestor tells.
+
+    Raises:
+        ArtifactError: that is no folder, or one that may not be written to.
+    """
+    ancestor = Path(path).absolute().parent
+    while not os.path.lexists(ancestor):
+        ancestor = ancestor.parent
+    if not ancestor.is_dir():
+        raise ArtifactError(f"Could not write {path}: {ancestor} is not a folder. Name a place inside a folder.")
+    if not os.access(ancestor, os.W_OK | os.X_OK):
+        raise ArtifactError(f"Could not write {path}: Permission denied in {ancestor}. Name a place that you may write to.")
+
+
+def write_file(path: str | Path, write: Callable[[BinaryIO], object]) -> None:
+    """Write one new file beside `path` and rename it into place if `write` ends well, else remove it.
+
+    Args:
+        path: where the file shall lie. Its parents are made; what lies there already is never replaced.
+        write: puts the content into the open file.
+
+    Raises:
+        OutputExistsError: something lies there.
+        ArtifactError: it could not be written.
+    """
+    target = Path(path)
+    check_place(target)
+    beside: Path | None = None
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".partial", dir=target.parent)
+        beside = Path(name)
+        with os.fdopen(descriptor, "wb") as stream:
+            write(stream)
+            stream.flush()
+            os.fsync(stream.fileno())
+        beside.chmod(0o644)  # mkstemp gives 0o600, which colleagues on the same machine could not read
+        if os.path.lexists(target):
+            raise OutputExistsError(f"{target} already exists; name a new file.")
+        os.rename(beside, target)
+    except OSError as failure:
+        raise ArtifactError(f"Could not write {target}: {failure.strerror or failure}. Nothing was changed there.") from failure
+    finally:
+        if beside is not None:
+            beside.unlink(missing_ok=True)
 
 
 def write_config(folder: Path, *, kind: str, settings: Mapping[str, Any], provenance: Provenance) -> None:

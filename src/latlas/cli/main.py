@@ -43,9 +43,19 @@ def run() -> None:
     except LatlasError as mistake:
         print(f"latlas: {mistake}", file=sys.stderr)
         sys.exit(2)
-    except KeyboardInterrupt:
-        print("latlas: interrupted", file=sys.stderr)
+    except (KeyboardInterrupt, SystemExit) as end:
+        interruption = _interruption(end)
+        if interruption is None:
+            raise
+        print("latlas: interrupted" + (f"; {interruption}" if str(interruption) else ""), file=sys.stderr)
         sys.exit(130)
+
+
+def _interruption(end: BaseException | None) -> KeyboardInterrupt | None:
+    # Typer turns a KeyboardInterrupt into an exit of its own, with the interruption behind it.
+    while end is not None and not isinstance(end, KeyboardInterrupt):
+        end = end.__cause__ or end.__context__
+    return end
 
 
 def _version(value: bool) -> bool:

@@ -86,6 +86,7 @@ def relocate(
     import numpy as np
     import torch
 
+    from latlas.base.artifacts import check_place, write_file
     from latlas.base.errors import ArtifactError, MissingPathError, OutputExistsError
     from latlas.cli.output import print_json, say_where
     from latlas.encodings.encoding import Encoding
@@ -93,10 +94,13 @@ def relocate(
 
     if out.suffix != ".npy" or out.exists():
         raise OutputExistsError(f"{out} already exists, or is no .npy; name a new file that ends in .npy.")
+    check_place(out)
     inner = map_folder / "map"
     fitted = LinearMap.from_pretrained(inner if inner.is_dir() else map_folder)
     if codes.is_dir():
-        rows = Encoding.from_pretrained(codes).mean
+        encoding = Encoding.from_pretrained(codes)
+        fitted.check_source(encoding.provenance, name=encoding.model)
+        rows = encoding.mean
     elif codes.is_file():
         try:
             rows = torch.from_numpy(np.load(codes, allow_pickle=False)).float()
@@ -105,10 +109,7 @@ def relocate(
     else:
         raise MissingPathError(f"No encoding folder or file {codes}.")
     moved = fitted.apply(rows)
-    beside = out.with_name(f".{out.name}.partial")
-    with beside.open("wb") as stream:
-        np.save(stream, moved.numpy(), allow_pickle=False)
-    beside.rename(out)
+    write_file(out, lambda stream: np.save(stream, moved.numpy(), allow_pickle=False))
     if json:
         print_json({"source": fitted.source, "target": fitted.target, "shape": list(moved.shape), "out": str(out)})
         return

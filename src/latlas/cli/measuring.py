@@ -199,7 +199,7 @@ def range_(
     """
     from latlas.base.artifacts import check_free
     from latlas.cli.models import model_on
-    from latlas.cli.output import print_findings, print_json, say_where
+    from latlas.cli.output import print_findings, print_json, print_table, say_where
     from latlas.cli.progress import shown
     from latlas.data.loading import load_images
     from latlas.inversion.descent import Budget
@@ -228,5 +228,9 @@ def range_(
         print_json(result.to_json())
         return
     print_findings((finding.level, finding.headline, finding.text) for finding in range_findings({"images": result}))
+    if result.verdict_given:
+        columns = ("name", "error", "p_value", "adjusted_p_value", "rejected")
+        rows = [[row[column] for column in columns] for row in result.rows()[:10]]
+        print_table("Farthest out (all of them in --json and --out)", [column.replace("_", " ") for column in columns], rows)
     if page is not None:
         say_where(page)

@@ -98,6 +98,7 @@ def sample(
     import numpy as np
     import torch
 
+    from latlas.base.artifacts import check_place, write_file
     from latlas.base.errors import OutputExistsError, SettingError
     from latlas.base.seeds import generator
     from latlas.cli.models import model_on
@@ -111,6 +112,7 @@ def sample(
     picture = out.with_suffix(".png")
     if out.suffix != ".npy" or out.exists() or picture.exists():
         raise OutputExistsError(f"{out} or {picture.name} already exists, or is no .npy; name a new file that ends in .npy.")
+    check_place(out)
     if count < 1:
         raise SettingError(f"Asked for {count} images; ask for at least 1.")
     drawing = require_generator(model_on(model, device), "Sampling")
@@ -123,13 +125,14 @@ def sample(
         fitted.check_fits(drawing)
         codes = fitted.sample(count, chance)
     pixels = torch.cat([to_pixels(batch) for batch in decode_batches(drawing, codes)])
-    out.parent.mkdir(parents=True, exist_ok=True)
-    beside = out.with_name(f".{out.name}.partial")
-    with beside.open("wb") as stream:
-        np.save(stream, pixels.numpy(), allow_pickle=False)
     shown = to_floats(pixels[:64])
-    picture.write_bytes(pictures.grid(shown, columns=8, enlarge=max(1, 64 // shown.shape[3])))
-    beside.rename(out)
+    drawn = pictures.grid(shown, columns=8, enlarge=max(1, 64 // shown.shape[3]))
+    write_file(picture, lambda stream: stream.write(drawn))
+    try:
+        write_file(out, lambda stream: np.save(stream, pixels.numpy(), allow_pickle=False))
+    except BaseException:
+        picture.unlink(missing_ok=True)  # a picture of images that are nowhere would stand in the way of the next try
+        raise
     if json:
         print_json({"count": count, "shape": list(pixels.shape), "out": str(out), "picture": str(picture)})
         return

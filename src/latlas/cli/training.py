@@ -8,6 +8,16 @@ from latlas.cli.options import Data, Device, Json, Out, Replace, Resize, Seed
 
 # As in models.architectures.registry, which imports torch: help is shown without it. A test holds the two equal.
 ARCHITECTURES = ("dense", "conv", "resnet", "split", "draw", "autoencoder-kl")
+# As training.objectives.BALANCES, for the same reason; a test holds them equal.
+BALANCES = {
+    "running-error": "the likelihood's variance follows the error",
+    "one-sided-error": "the same, by the published rule that drifts",
+    "fixed": "constant weights",
+    "warm-up": "fixed, the KL weight rising from 0",
+    "free-bits": "fixed, some KL of each variable for nothing",
+    "learned-sigma": "the likelihood's deviation is learnt",
+    "optimal-sigma": "it is the error of each batch",
+}
 
 
 def train(
@@ -42,16 +52,35 @@ def train(
         ),
     ] = None,
     balance: Annotated[
-        str, typer.Option("--balance", help="running-error (the likelihood's variance follows the error) or fixed.")
+        str, typer.Option("--balance", help="; ".join(f"{rule}: {words}" for rule, words in BALANCES.items()) + ".")
     ] = "running-error",
     likelihood: Annotated[
-        str, typer.Option("--likelihood", help="gaussian or bernoulli; bernoulli needs --balance fixed.")
+        str, typer.Option("--likelihood", help="gaussian or bernoulli; bernoulli needs --balance fixed, warm-up or free-bits.")
     ] = "gaussian",
     kl_weight: Annotated[float, typer.Option("--kl-weight", help="Multiplies the KL term.")] = 1.0,
-    sigma: Annotated[float, typer.Option("--sigma", help="Of the fixed Gaussian likelihood, in pixel values.")] = 1.0,
+    sigma: Annotated[
+        float | None,
+        typer.Option(
+            "--sigma",
+            help="Of a fixed Gaussian likelihood, in pixel values; with fixed, warm-up or free-bits.",
+            show_default="1",
+        ),
+    ] = None,
+    warm_up_steps: Annotated[
+        int | None,
+        typer.Option(
+            "--warm-up-steps", help="Optimiser steps over which the KL weight rises; with warm-up.", show_default="2000"
+        ),
+    ] = None,
+    free_nats: Annotated[
+        float | None,
+        typer.Option("--free-nats", help="KL that each variable has for nothing; with free-bits.", show_default="0.1"),
+    ] = None,
     precision: Annotated[str, typer.Option("--precision", help="auto, float32 or bfloat16.")] = "auto",
     devices: Annotated[int, typer.Option("--devices", help="Processes, each on its own device.")] = 1,
-    name: Annotated[str | None, typer.Option("--name", help="What reports call the model.", show_default="from ARCH")] = None,
+    name: Annotated[
+        str | None, typer.Option("--name", help="What reports call the model.", show_default="the folder's name, or ARCH")
+    ] = None,
     resize: Resize = None,
     seed: Seed = 0,
     device: Device = "auto",
@@ -67,6 +96,9 @@ def train(
 
     Example: latlas train resnet mnist --set scales=2 --set base_dim=16 --out runs/resnet
     """
+    import logging
+
+    from latlas.base.artifacts import check_free
     from latlas.cli.output import print_findings, print_json, say_where
     from latlas.cli.progress import shown
     from latlas.data.loading import load_images
@@ -74,13 +106,24 @@ def train(
     from latlas.training.objectives import Objective
     from latlas.training.runs import train_vae
 
+    if out is not None:
+        check_free(out, replace=replace)
     own: dict[str, Any] = {} if latent is None else {"latent": latent}
     if widths is not None:
         own["widths"] = _sizes("--widths", widths)
     if channels is not None:
         own["channels"] = _sizes("--channels", channels)
     built = architecture(arch, **settings_from_text(arch, settings or (), given=own))
-    objective = Objective(balance=balance, likelihood=likelihood, kl_weight=kl_weight, sigma=sigma)  # type: ignore[arg-type]
+    objective = Objective(
+        balance=balance,
+        likelihood=likelihood,  # type: ignore[arg-type]
+        kl_weight=kl_weight,
+        sigma=sigma,
+        warm_up_steps=warm_up_steps,
+        free_nats=free_nats,
+    )
+    # Its warnings are printed below: keep Python's handler of last resort from printing them too.
+    logging.getLogger("latlas.training.runs").addHandler(logging.NullHandler())
     with shown() as progress:
         images = load_images(data, size=resize, progress=progress)
         result = train_vae(
@@ -94,7 +137,7 @@ def train(
             device=device,
             devices=devices,
             precision=precision,
-            name=name,
+            name=name if name is not None or out is None else out.name,
             out=out,
             replace=replace,
             progress=progress,

@@ -64,6 +64,13 @@ def load_array(path: Path) -> ImageSet:
             {name: loaded[name] for name in loaded.files} if isinstance(loaded, np.lib.npyio.NpzFile) else {"images": loaded}
         )
     except (ValueError, OSError, EOFError, KeyError) as failure:
+        # NumPy's own sentences end in the advice to unpickle, which latlas never does.
+        if "Object arrays" in str(failure):
+            raise ImageFormatError(_no_numbers(path)) from failure
+        if "pickle" in str(failure):
+            raise ImageFormatError(
+                f"{path} is not a readable array file: it is a pickle, or neither .npy nor .npz. Save it with numpy.save."
+            ) from failure
         raise ImageFormatError(f"{path} is not a readable array file ({failure}).") from failure
     except Exception as failure:  # a damaged zip raises its own kinds
         raise ImageFormatError(f"{path} is damaged ({type(failure).__name__}).") from failure
@@ -86,6 +93,8 @@ def load_array(path: Path) -> ImageSet:
 
 
 def _as_images(array: np.ndarray, path: Path) -> Tensor:
+    if array.dtype.kind in "OSTU":
+        raise ImageFormatError(_no_numbers(path))
     if array.ndim == 3:
         array = array[:, None]
     elif array.ndim == 4 and array.shape[1] not in (1, 3) and array.shape[3] in (1, 3):
@@ -103,6 +112,10 @@ def _as_images(array: np.ndarray, path: Path) -> Tensor:
             f"{path}: expected uint8, bool or float values, got {array.dtype}. Convert to uint8 (0 to 255) first."
         )
     return torch.from_numpy(np.ascontiguousarray(array))
+
+
+def _no_numbers(path: Path) -> str:
+    return f"{path} holds Python objects or text, not numbers; save it as uint8 (0 to 255; labels as whole numbers)."
 
 
 def _read_picture(path: Path, size: int | None) -> Tensor:

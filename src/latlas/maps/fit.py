@@ -9,7 +9,7 @@ from torch import Tensor
 from latlas.base.errors import CodeShapeError, IllPosedError, SettingError, unknown_name
 from latlas.base.provenance import Provenance, tensor_hash
 from latlas.encodings.encoding import Encoding, require_paired
-from latlas.maps.linear import LinearMap
+from latlas.maps.linear import LinearMap, known_fingerprint
 from latlas.numerics.moments import PairedMoments
 from latlas.numerics.solve import LinearFit, choose_ridge, fit_affine, fit_orthogonal
 
@@ -42,18 +42,13 @@ def fit_map(
         NonFiniteError: NaN among the codes.
         SettingError: a ridge or `bias=False` for an orthogonal map; a negative ridge.
     """
-    if kind not in KINDS:
-        raise unknown_name("kind of map", kind, KINDS)
+    check_settings(kind, ridge, bias=bias)
     if isinstance(source, Encoding) and isinstance(target, Encoding):
         require_paired(source, target)
     moments = paired_moments(_codes(source), _codes(target))
     if kind == "orthogonal":
-        if ridge is not None or not bias:
-            raise SettingError("An orthogonal map has neither a ridge nor a choice of bias.")
         fit = fit_orthogonal(moments)
     else:
-        if isinstance(ridge, str) and ridge != "gcv":
-            raise unknown_name("ridge", ridge, ["gcv"], hint="Or give a number, or None.")
         strength = choose_ridge(moments, bias=bias) if isinstance(ridge, str) else (ridge or 0.0)
         fit = fit_affine(moments, ridge=strength, bias=bias)
     return LinearMap(
@@ -62,6 +57,8 @@ def fit_map(
         kind=kind,
         source=source.model if isinstance(source, Encoding) else "source",
         target=target.model if isinstance(target, Encoding) else "target",
+        source_fingerprint=_fingerprint(source),
+        target_fingerprint=_fingerprint(target),
         evidence=evidence(fit),
         provenance=Provenance(
             made_by="fit_map",
@@ -69,6 +66,24 @@ def fit_map(
             settings={"kind": kind, "ridge": ridge, "bias": bias},
         ),
     )
+
+
+def check_settings(kind: str, ridge: float | str | None, *, bias: bool = True) -> None:
+    """Raise unless `fit_map` could fit with these settings: asked before any work.
+
+    Raises:
+        UnknownNameError: no such kind, or a word for a ridge that is not "gcv".
+        SettingError: a ridge or `bias=False` for an orthogonal map; a negative or non-finite ridge.
+    """
+    if kind not in KINDS:
+        raise unknown_name("kind of map", kind, KINDS)
+    if kind == "orthogonal" and (ridge is not None or not bias):
+        raise SettingError("An orthogonal map has neither a ridge nor a choice of bias. Leave them out, or fit an affine map.")
+    if isinstance(ridge, str):
+        if ridge != "gcv":
+            raise unknown_name("ridge", ridge, ["gcv"], hint="Or give a number, or None.")
+    elif ridge is not None and not (ridge >= 0.0 and math.isfinite(ridge)):
+        raise SettingError(f"Ridge must be a finite number of at least 0, got {ridge}.")
 
 
 def paired_moments(source: Tensor, target: Tensor) -> PairedMoments:
@@ -104,6 +119,10 @@ def evidence(fit: LinearFit) -> dict[str, object]:
         "r2": [None if math.isnan(value) else value for value in fit.r2.tolist()],
         "residual_variance": torch.as_tensor(fit.residual_covariance).diagonal().tolist(),
     }
+
+
+def _fingerprint(paired: Tensor | Encoding) -> str | None:
+    return known_fingerprint(paired.provenance) if isinstance(paired, Encoding) else None
 
 
 def _codes(paired: Tensor | Encoding) -> Tensor:

@@ -15,6 +15,7 @@ from latlas.base.provenance import Provenance
 
 KIND = "linear-map"
 _TENSORS = "map.safetensors"
+_UNSTATED = "unstated"  # what a CallableModel says whose maker gave no fingerprint: it tells no model from another
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -29,6 +30,8 @@ class LinearMap:
     kind: str  # how it was fitted: "affine", "orthogonal", ...
     source: str  # names of the two spaces
     target: str
+    source_fingerprint: str | None = None  # of the two models' weights; None where unknown
+    target_fingerprint: str | None = None
     evidence: Mapping[str, Any] = field(default_factory=dict)
     provenance: Provenance = field(default_factory=lambda: Provenance(made_by="LinearMap"))
 
@@ -62,6 +65,23 @@ class LinearMap:
         weight, bias = self.weight.to(codes.device), self.bias.to(codes.device)
         return (codes.double() @ weight + bias).to(codes.dtype)
 
+    def check_source(self, encoded: Provenance, *, name: str) -> None:
+        """Raise if an encoding is known to be of another model than the one whose codes this map takes.
+
+        Args:
+            encoded: the encoding's provenance.
+            name: of the encoding's model.
+
+        Raises:
+            CodeShapeError: both models are known, and differ.
+        """
+        found = known_fingerprint(encoded)
+        if None not in (found, self.source_fingerprint) and found != self.source_fingerprint:
+            raise CodeShapeError(
+                f"This map takes codes of {self.source} (weights {str(self.source_fingerprint)[:12]}), the encoding is of {name} "
+                f"(weights {str(found)[:12]}). Encode the images with the map's source model, or fit a map from this one."
+            )
+
     def then(self, other: "LinearMap") -> "LinearMap":
         """Return the map that applies this one and then the other.
 
@@ -79,6 +99,8 @@ class LinearMap:
             kind="composed",
             source=self.source,
             target=other.target,
+            source_fingerprint=self.source_fingerprint,
+            target_fingerprint=other.target_fingerprint,
         )
 
     def inverse(self) -> "LinearMap":
@@ -93,7 +115,15 @@ class LinearMap:
                 "This map is singular: some of the source is lost, and no inverse brings it back. Fit the other way."
             )
         back = torch.linalg.inv(self.weight) if square else torch.linalg.pinv(self.weight)
-        return LinearMap(weight=back, bias=-self.bias @ back, kind="inverse", source=self.target, target=self.source)
+        return LinearMap(
+            weight=back,
+            bias=-self.bias @ back,
+            kind="inverse",
+            source=self.target,
+            target=self.source,
+            source_fingerprint=self.target_fingerprint,
+            target_fingerprint=self.source_fingerprint,
+        )
 
     def save_pretrained(self, folder: str | Path, *, replace: bool = False) -> None:
         """Write the map as an artifact folder.
@@ -107,6 +137,8 @@ class LinearMap:
                 "map": self.kind,
                 "source": self.source,
                 "target": self.target,
+                "source_fingerprint": self.source_fingerprint,
+                "target_fingerprint": self.target_fingerprint,
                 "evidence": dict(self.evidence),
             }
             write_config(beside, kind=KIND, settings=settings, provenance=self.provenance)
@@ -128,8 +160,16 @@ class LinearMap:
                 kind=settings["map"],
                 source=settings["source"],
                 target=settings["target"],
+                source_fingerprint=settings.get("source_fingerprint"),  # absent from the first maps
+                target_fingerprint=settings.get("target_fingerprint"),
                 evidence=settings["evidence"],
                 provenance=Provenance.from_json(config["provenance"]),
             )
         except (KeyError, CodeShapeError) as failure:
             raise ArtifactError(f"{folder} is not a readable map ({failure}). Fit it again.") from failure
+
+
+def known_fingerprint(encoded: Provenance) -> str | None:
+    """Return the fingerprint of the model that an encoding was made by; None where it is not known."""
+    found = encoded.made_from.get("model")
+    return None if found == _UNSTATED else found

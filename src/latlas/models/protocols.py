@@ -13,6 +13,8 @@ from torch import Tensor
 from latlas.base.errors import CapabilityError, CodeShapeError, ImageFormatError
 from latlas.base.shapes import Codes, Images, ImageShape, LatentShape
 
+_COLOURS = {1: "grey", 3: "colour"}
+
 
 @dataclass(frozen=True)
 class Posterior:
@@ -117,8 +119,9 @@ def check_images(images_shape: ImageShape, model: LatentModel, *, name: str) -> 
     if tuple(images_shape) != tuple(model.image_shape):
         want = "x".join(map(str, model.image_shape))
         got = "x".join(map(str, images_shape))
-        hint = f" Resize them with --resize {model.image_shape[1]}." if images_shape[0] == model.image_shape[0] else ""
-        raise ImageFormatError(f"{model.name} takes images of {want} (channels x height x width), {name} has {got}.{hint}")
+        raise ImageFormatError(
+            f"{model.name} takes images of {want} (channels x height x width), {name} has {got}. {_cure(images_shape, model)}"
+        )
 
 
 def check_codes(codes: Tensor, model: LatentModel) -> None:
@@ -155,6 +158,16 @@ def is_convolutional(model: object) -> bool:
     if not isinstance(model, torch.nn.Module):
         return True
     return any(isinstance(layer, torch.nn.Conv2d | torch.nn.ConvTranspose2d) for layer in model.modules())
+
+
+def _cure(images_shape: ImageShape, model: LatentModel) -> str:
+    channels, height, width = model.image_shape
+    if images_shape[0] != channels:
+        wanted, found = (_COLOURS.get(count, f"{count}-channel") for count in (channels, images_shape[0]))
+        return f"The model takes {wanted} images and these are {found}: convert them to {wanted} before."
+    if height != width:  # --resize makes squares
+        return f"Resize them to a height of {height} and a width of {width} before."
+    return f"Folders of pictures can be resized with --resize {height}; convert arrays before."
 
 
 def _has(model: object, method: str) -> bool:

@@ -58,7 +58,8 @@ def fit_affine(moments: PairedMoments, *, ridge: float = 0.0, bias: bool = True)
     if ridge == 0.0 and moments.count < unknowns:
         raise IllPosedError(
             f"An affine map from {moments.source_size} variables has {unknowns} unknowns per target variable, and "
-            f"{moments.count} pairs were given. Give at least {unknowns} pairs, or a ridge (ridge='gcv' chooses one)."
+            f"{moments.count} pairs were given. Give at least {unknowns} pairs, or a ridge (ridge='gcv' in Python, "
+            "--ridge gcv in the shell)."
         )
     if moments.count == 0:
         raise IllPosedError("A map was asked of no pairs at all. Give pairs of source and target codes.")

@@ -1,6 +1,7 @@
 """Figures as SVG text: drawn without global state, with the page's own text colour, the same bytes every time."""
 
 import io
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -91,7 +92,8 @@ def variance_law(table: Sequence[Mapping[str, Any]]) -> str:
 
 
 def error_bars(bars: Sequence[tuple[str, float, float, str]], *, title: str, unit: str) -> str:
-    """Draw horizontal bars: (label, value, standard error, colour), first on top."""
+    """Draw horizontal bars: (label, value, standard error, colour), first on top; an error that is NaN is not drawn."""
+    bars = [(label, value, 0.0 if math.isnan(error) else error, colour) for label, value, error, colour in bars]
     with mpl.rc_context(_STYLE):
         figure, (axes,) = _axes(1, width=8.0, height=0.42 * len(bars) + 0.9)
         labels = [label for label, *_ in bars]

@@ -1,5 +1,7 @@
 """A Support Set, as a section of a page."""
 
+import math
+
 from latlas.reports import figures, pictures
 from latlas.reports.diagnosis import enlargement
 from latlas.reports.page import Block, Finding, Numbers, Picture, Report, Section, Table
@@ -88,7 +90,7 @@ def support_report(support: SupportSet, spread: SpreadComparison, numbers: dict[
 
 def _spread_finding(spread: SpreadComparison) -> Finding:
     error = (spread.support.standard_error**2 + (spread.random.standard_error * spread.ratio) ** 2) ** 0.5 / spread.random.mean
-    interval = f"{spread.ratio - 2 * error:.2f} to {spread.ratio + 2 * error:.2f}"
+    interval = "of no known width" if math.isnan(error) else f"{spread.ratio - 2 * error:.2f} to {spread.ratio + 2 * error:.2f}"
     if spread.ratio - 2 * error > 1.0:
         return Finding(
             level="good",

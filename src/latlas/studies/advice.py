@@ -10,6 +10,7 @@ from latlas.measurements.reconstruction import Reconstruction
 Level = Literal["good", "note", "warning"]
 
 _LAW_TOLERANCE = 0.08  # the published dense table stays within 0.04 of 1, the convolutional one reaches 0.08 on average
+_NEXT_TO_NOTHING = 0.1  # nats of KL a variable, below which a variable that does not vary counts as collapsed
 _VARIANCE_LOSS_RANGE = (0.8, 1.2)
 
 
@@ -45,6 +46,15 @@ def advise(latents: LatentTable, reconstruction: Reconstruction, zeroing: Zeroin
 
 def _collapse(latents: LatentTable, zeroing: Zeroing | None) -> Advice:
     total, active = len(latents), latents.active_count
+    if active == 0 and not _posterior_is_the_prior(latents):
+        return Advice(
+            level="warning",
+            headline=f"No verdict on the {total} latent variables: the codes of these images do not vary.",
+            text=(
+                "Their posteriors are not the prior, so this is no collapse of the model: the images are too few or too much alike. "
+                "Measure on a few hundred that differ."
+            ),
+        )
     if active == 0:
         return Advice(
             level="warning",
@@ -70,8 +80,13 @@ def _collapse(latents: LatentTable, zeroing: Zeroing | None) -> Advice:
     return Advice(
         level="good",
         headline=f"{active} of {total} latent variables are active, {total - active} collapsed.",
-        text=f"The latent space is larger than these data need, which costs nothing but size: prune the collapsed ones.{measured}",
+        text=f"The latent space is larger than these data need, which costs nothing but size: the collapsed ones can go.{measured}",
     )
+
+
+def _posterior_is_the_prior(latents: LatentTable) -> bool:
+    """Tell whether variables carry next to nothing: a tenth of a nat each, at most, on average."""
+    return float(latents.kl_nats.mean()) < _NEXT_TO_NOTHING
 
 
 def _rules(latents: LatentTable) -> Sequence[Advice]:

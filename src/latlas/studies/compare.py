@@ -6,7 +6,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from latlas.base.errors import IllPosedError, SettingError
+from latlas.base.errors import IllPosedError, ImageFormatError, SettingError
 from latlas.base.progress import Progress, silent
 from latlas.base.provenance import Provenance
 from latlas.base.records import plain
@@ -14,10 +14,10 @@ from latlas.base.seeds import generator
 from latlas.base.shapes import PerImage
 from latlas.data.images import ImageSet
 from latlas.encodings.encode import encode
-from latlas.maps.fit import fit_map
+from latlas.maps.fit import check_settings, fit_map
 from latlas.maps.linear import LinearMap
 from latlas.measurements.reconstruction import decode_errors
-from latlas.models.protocols import Autoencoder, LatentModel, device_of, require_autoencoder
+from latlas.models.protocols import Autoencoder, LatentModel, check_images, device_of, require_autoencoder
 from latlas.supports.support_set import SupportSet
 
 
@@ -113,9 +113,11 @@ def compare(
 
     Raises:
         CapabilityError: a model lacks an encoder or a decoder.
-        ImageFormatError: images of another shape than a model's.
-        IllPosedError: fewer pairs than unknowns without a ridge.
+        ImageFormatError: images of another shape than a model's, or models of two image shapes.
+        UnknownNameError, SettingError: a kind or a ridge that `fit_map` does not know; too few images to hold some out.
+        IllPosedError: fewer pairs than unknowns without a ridge; fewer than two images to measure on.
     """
+    check_settings(kind, ridge)
     source = require_autoencoder(source_model, "A comparison")
     target = require_autoencoder(target_model, "A comparison")
     if test is None:
@@ -124,6 +126,7 @@ def compare(
             raise SettingError(f"{images.name} has {len(images)} images: too few to hold a fifth out. Give test images.")
         images, test = images.slice(0, cut), images.slice(cut, None)
     fitting = _fitting_images(images, fit_on)
+    _check_comparable(source, target, fitting, test)
     source_fit = encode(source, fitting, progress=progress)
     target_fit = encode(target, fitting, progress=progress)
     fitted = fit_map(source_fit, target_fit, kind=kind, ridge=ridge)
@@ -137,6 +140,17 @@ def compare(
         shuffled=shuffled,
         mean_code=target_fit.mean.mean(dim=0),
         fitted_on=fitting.name,
+        provenance=Provenance(
+            made_by="compare",
+            seed=seed,
+            made_from={
+                "source": source.fingerprint,
+                "target": target.fingerprint,
+                "fitted_on": fitting.content_hash,
+                "test": test.content_hash,
+            },
+            settings={"kind": kind, "ridge": ridge, "fit_on": _told(fit_on)},
+        ),
         progress=progress,
     )
 
@@ -150,6 +164,7 @@ def measure_map(
     shuffled: LinearMap,
     mean_code: Tensor,
     fitted_on: str,
+    provenance: Provenance,
     progress: Progress = silent,
 ) -> Comparison:
     """Return the errors of a fitted map on test images, beside their bounds."""
@@ -175,10 +190,7 @@ def measure_map(
         ),
         target_variance=float(target_codes.double().var(dim=0, correction=0).mean()),
         linear_map=fitted,
-        provenance=Provenance(
-            made_by="compare",
-            made_from={"source": source.fingerprint, "target": target.fingerprint, "test": test.content_hash},
-        ),
+        provenance=provenance,
     )
 
 
@@ -193,6 +205,27 @@ def through_images(source: Autoencoder, target: Autoencoder, codes: Tensor, *, s
     with torch.inference_mode():
         parts = [target.encode(source.decode(batch.to(start)).to(end)).mean.float().cpu() for batch in torch.split(codes, size)]
     return torch.cat(parts).clone()
+
+
+def _check_comparable(source: Autoencoder, target: Autoencoder, fitting: ImageSet, test: ImageSet) -> None:
+    if tuple(source.image_shape) != tuple(target.image_shape):
+        first, second = ("x".join(map(str, model.image_shape)) for model in (source, target))
+        raise ImageFormatError(
+            f"{source.name} takes images of {first} and {target.name} of {second} (channels x height x width): no linear map "
+            "between them can be studied on one image set. Compare models of one image shape, or train one for the other's."
+        )
+    for images in (fitting, test):
+        check_images(images.image_shape, source, name=images.name)
+    if len(test) < 2:
+        raise IllPosedError(
+            f"{test.name} has {len(test)} image to measure on; a standard error needs at least 2. Give more test images."
+        )
+
+
+def _told(fit_on: Literal["all"] | Tensor | SupportSet) -> str:
+    if isinstance(fit_on, SupportSet):
+        return f"Support Set of {len(fit_on.images)} images"
+    return f"{fit_on.numel()} chosen images" if isinstance(fit_on, Tensor) else fit_on
 
 
 def _fitting_images(images: ImageSet, fit_on: Literal["all"] | Tensor | SupportSet) -> ImageSet:

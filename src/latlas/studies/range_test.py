@@ -1,6 +1,7 @@
 """Can this decoder make these images? Inversion with one budget for all, judged against the decoder's own samples."""
 
-from dataclasses import dataclass
+import math
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
@@ -53,14 +54,39 @@ class RangeResult:
     adjusted: PerImage  # corrected over these images (Benjamini and Hochberg)
     reference_p_values: PerImage | None  # against reference images of the same kind, where given
     level: float
+    names: tuple[str, ...]  # of the images
     inversion: Inversion
     calibration: RangeCalibration
     provenance: Provenance
 
     @property
+    def verdict_given(self) -> bool:
+        """Whether the errors say anything of the range: only if own samples were recovered with the same budget."""
+        return self.calibration.budget_is_enough
+
+    @property
     def rejected(self) -> Tensor:
-        """Bool per image: p-value at most the level. Of images in range a share of at most `level` is rejected."""
+        """Bool per image: p-value at most the level. Of images in range a share of at most `level` is rejected.
+
+        It is a verdict only where `verdict_given`.
+        """
         return self.p_values <= self.level
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Return one record an image, the farthest out first; `rejected` is None where no verdict is given."""
+        order = self.errors.argsort(descending=True, stable=True).tolist()
+        rejected = self.rejected
+        return [
+            {
+                "name": self.names[i],
+                "error": float(self.errors[i]),
+                "p_value": float(self.p_values[i]),
+                "adjusted_p_value": float(self.adjusted[i]),
+                "reference_p_value": None if self.reference_p_values is None else float(self.reference_p_values[i]),
+                "rejected": bool(rejected[i]) if self.verdict_given else None,
+            }
+            for i in order
+        ]
 
     @property
     def rejected_share(self) -> float:
@@ -75,8 +101,10 @@ class RangeResult:
                 "images": self.images,
                 "count": len(self.errors),
                 "level": self.level,
-                "rejected": self.rejected_share,
-                "rejected_after_correction": float((self.adjusted <= self.level).double().mean()),
+                "rejected": self.rejected_share if self.verdict_given else None,
+                "rejected_after_correction": (
+                    float((self.adjusted <= self.level).double().mean()) if self.verdict_given else None
+                ),
                 "rejected_against_reference": (
                     None if self.reference_p_values is None else float((self.reference_p_values <= self.level).double().mean())
                 ),
@@ -95,9 +123,7 @@ class RangeResult:
         """Return every number."""
         return {
             **self.summary(),
-            "errors": plain(self.errors),
-            "p_values": plain(self.p_values),
-            "adjusted_p_values": plain(self.adjusted),
+            "per_image": self.rows(),
             "provenance": self.provenance.to_json(),
         }
 
@@ -219,6 +245,12 @@ def range_test(
     if calibration is not None and calibration.fingerprint != generator.fingerprint:
         raise SettingError(f"The calibration is of another generator than {generator.name}. Calibrate this one.")
     check_images(images.image_shape, generator, name=images.name)
+    own = samples if calibration is None else len(calibration.errors)
+    if level * (own + 1) < 1:
+        # The smallest conformal p-value is 1 / (own + 1): with fewer samples nothing could ever be rejected.
+        raise IllPosedError(
+            f"At level {level:g} the test needs at least {math.ceil(1 / level) - 1} own samples to calibrate on, got {own}. Give more (--samples)."
+        )
     base = (
         calibration
         if calibration is not None
@@ -238,12 +270,19 @@ def range_test(
         adjusted=adjusted_p_values(p_values),
         reference_p_values=against_reference,
         level=level,
+        names=tuple(images.name_of(index) for index in range(len(images))),
         inversion=inverted,
         calibration=base,
         provenance=Provenance(
             made_by="range_test",
             seed=seed,
-            made_from={"generator": generator.fingerprint, "images": images.content_hash},
-            settings={"level": level, "samples": len(base.errors), "steps": base.budget.steps},
+            made_from={"generator": generator.fingerprint, "images": images.content_hash}
+            | ({} if reference is None else {"reference": reference.content_hash}),
+            settings={
+                "level": level,
+                "samples": len(base.errors),
+                "budget": asdict(base.budget),
+                "calibration_seed": base.seed,
+            },
         ),
     )

@@ -88,7 +88,7 @@ def build_support_set(
     Args:
         model: encodes and decodes into a vector latent space.
         images: to choose from.
-        variables: how many of the most informative; 7 give 128 sectors.
+        variables: how many of the most informative, at most; 7 give 128 sectors. Collapsed ones are never taken.
         threshold: of every sector, in units of the code; "largest" is the largest at which every sector that any image
             inhabits still is inhabited.
         centre: what sectors are measured from: the mean of the codes, or the origin as in the post. Codes are often far
@@ -109,7 +109,9 @@ def build_support_set(
             f"{autoencoder.name} has a spatial latent space {tuple(autoencoder.latent_shape)}; sectors need a vector one."
         )
     if not 1 <= variables <= autoencoder.latent_shape[0]:
-        raise SettingError(f"Asked for {variables} variables of a latent space of {autoencoder.latent_shape[0]}.")
+        raise SettingError(
+            f"Asked for {variables} variables of a latent space of {autoencoder.latent_shape[0]}; ask for 1 to that many (--variables)."
+        )
     if order is not None and (len(order) < variables or not set(order) <= set(range(autoencoder.latent_shape[0]))):
         raise SettingError(
             f"An order must name {variables} of the variables 0 to {autoencoder.latent_shape[0] - 1} at least, got {order}."
@@ -123,7 +125,11 @@ def build_support_set(
         some = torch.randperm(len(images), generator=generator(seed, "gain images"))[:_GAIN_IMAGES].sort().values
         gain = reconstruction_gain(autoencoder, encoding.mean[some], images.take(some), progress=progress)
         order = gain.order()
-    leading = tuple(order[:variables])
+    # A collapsed variable has no sides: taking it would split every sector in two by noise.
+    active = encoding.moments().active()
+    leading = tuple([variable for variable in order if bool(active[variable])][:variables])
+    if not leading:
+        raise IllPosedError(f"{autoencoder.name} has no active variable on {images.name}: there are no sectors to choose from.")
     middle = tuple(encoding.mean[:, list(leading)].double().mean(dim=0).tolist()) if centre == "mean" else ()
     level = largest_threshold(encoding.mean, leading, middle) if threshold == "largest" else float(threshold)
     sectors = Sectors(variables=leading, threshold=level, centre=middle)

@@ -112,7 +112,7 @@ class Tour:
                     "provenance": self.support.provenance.to_json(),
                 },
                 "range": {
-                    **{f"{name}_rejected_at_5pct": result.rejected_share for name, result in self.ranges.items()},
+                    **{f"{name}_rejected_at_5pct": result.summary()["rejected"] for name, result in self.ranges.items()},
                     **{name: result.summary() for name, result in self.ranges.items()},
                 },
                 "seconds": self.seconds,

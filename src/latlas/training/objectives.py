@@ -30,6 +30,7 @@ BALANCES = (
 # An image reproduced exactly would give an infinite likelihood; 8-bit values cannot be told closer than this.
 _SMALLEST_VARIANCE = (1 / 255) ** 2 / 12
 _FIXED_LIKELIHOOD = ("fixed", "warm-up", "free-bits")  # rules under which the likelihood is the user's choice
+_USED_BY = {"sigma": _FIXED_LIKELIHOOD, "warm_up_steps": ("warm-up",), "free_nats": ("free-bits",)}  # setting: rules
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,9 +50,10 @@ class Objective:
     balance: str = "running-error"  # one of BALANCES
     likelihood: Likelihood = "gaussian"  # "bernoulli" only where the balance leaves the likelihood alone
     kl_weight: float = 1.0  # multiplies the KL term
-    sigma: float = 1.0  # standard deviation of a fixed Gaussian likelihood, in units of pixel values
-    warm_up_steps: int = 2000  # optimiser steps over which the KL weight rises ("warm-up" only)
-    free_nats: float = 0.1  # KL that each variable has for nothing ("free-bits" only)
+    # Each of these is refused under a rule that has no use for it.
+    sigma: float | None = None  # deviation of a fixed Gaussian likelihood, in units of pixel values; None for 1
+    warm_up_steps: int | None = None  # optimiser steps over which the KL weight rises ("warm-up" only); None for 2000
+    free_nats: float | None = None  # KL that each variable has for nothing ("free-bits" only); None for 0.1
 
     def __post_init__(self) -> None:
         if self.balance not in BALANCES:
@@ -60,12 +62,18 @@ class Objective:
             raise unknown_name("likelihood", self.likelihood, ("bernoulli", "gaussian"))
         if not (self.kl_weight >= 0 and math.isfinite(self.kl_weight)):
             raise SettingError(f"The KL weight must be at least 0, got {self.kl_weight}.")
-        if not (self.sigma > 0 and math.isfinite(self.sigma)):
+        if self.sigma is not None and not (self.sigma > 0 and math.isfinite(self.sigma)):
             raise SettingError(f"Sigma must be above 0, got {self.sigma}.")
-        if self.warm_up_steps < 1 or not self.free_nats >= 0:
-            raise SettingError(
-                f"Warm-up needs at least 1 step and free nats at least 0, got {self.warm_up_steps}, {self.free_nats}."
-            )
+        if self.warm_up_steps is not None and self.warm_up_steps < 1:
+            raise SettingError(f"Warm-up needs at least 1 step, got {self.warm_up_steps}.")
+        if self.free_nats is not None and not self.free_nats >= 0:
+            raise SettingError(f"Free nats must be at least 0, got {self.free_nats}.")
+        for setting, rules in _USED_BY.items():
+            if getattr(self, setting) is not None and self.balance not in rules:
+                option = setting.replace("_", "-")
+                raise SettingError(
+                    f"The {self.balance} balance has no use for --{option}: leave it out, or use --balance {' or '.join(rules)}."
+                )
         if self.balance not in _FIXED_LIKELIHOOD and self.likelihood != "gaussian":
             raise SettingError(
                 f"The {self.balance} balance estimates the variance of a Gaussian likelihood; "
@@ -80,12 +88,14 @@ class Objective:
             return LearnedSigma(kl_weight=self.kl_weight)
         if self.balance == "optimal-sigma":
             return OptimalSigma(kl_weight=self.kl_weight)
+        warm_up_steps = 2000 if self.warm_up_steps is None else self.warm_up_steps
+        free_nats = 0.1 if self.free_nats is None else self.free_nats
         return FixedWeight(
             likelihood=self.likelihood,
             kl_weight=self.kl_weight,
-            sigma=self.sigma,
-            warm_up_steps=self.warm_up_steps if self.balance == "warm-up" else None,
-            free_nats=self.free_nats if self.balance == "free-bits" else None,
+            sigma=1.0 if self.sigma is None else self.sigma,
+            warm_up_steps=warm_up_steps if self.balance == "warm-up" else None,
+            free_nats=free_nats if self.balance == "free-bits" else None,
         )
 
 

@@ -2,6 +2,8 @@
 
 import logging
 import shutil
+import signal
+import threading
 import time
 import warnings
 from collections.abc import Iterator
@@ -16,7 +18,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger
 
 from latlas.base.artifacts import check_free, read_json, write_json, writing
-from latlas.base.errors import SettingError
+from latlas.base.errors import ArtifactError, SettingError
 from latlas.base.progress import Progress, silent
 from latlas.base.provenance import Provenance
 from latlas.base.seeds import derived_seed
@@ -92,6 +94,8 @@ def train_vae(
         OutputExistsError: `out` already holds something.
         ImageFormatError: images that the architecture cannot serve.
         NonFiniteError: the loss left the numbers.
+        ArtifactError: nothing can be written at `out`.
+        KeyboardInterrupt: with a message that says what was kept.
     """
     _check_settings(images, epochs, batch_size, learning_rate, devices)
     if out is not None:
@@ -126,7 +130,10 @@ def train_vae(
     started = time.perf_counter()
     work = None if out is None else _work_folder(Path(out), provenance)
     with using_threads(threads_for(parameter_count(model), convolutional=built.convolutional)):
-        _fit(module, place, devices, chosen, work, progress)
+        try:
+            _fit(module, place, devices, chosen, work, progress)
+        except KeyboardInterrupt as interruption:
+            raise KeyboardInterrupt(*_what_is_kept(work, epochs)) from interruption
     seconds = time.perf_counter() - started
     model = model.cpu().eval()
     result = TrainedVAE(
@@ -187,7 +194,39 @@ def _fit(
             use_distributed_sampler=False,
         )
         module.train()
-        trainer.fit(module, ckpt_path=resume_from, weights_only=True if resume_from is not None else None)
+        with _honest_interruption():
+            trainer.fit(module, ckpt_path=resume_from, weights_only=True if resume_from is not None else None)
+            if trainer.interrupted:  # as some versions of Lightning tell it
+                raise KeyboardInterrupt
+
+
+@contextmanager
+def _honest_interruption() -> Iterator[None]:
+    """Let Ctrl-C leave as KeyboardInterrupt: Lightning makes `sys.exit(1)` of it, and leaves the signal ignored."""
+    handler = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    except SystemExit as end:
+        if isinstance(end.__context__, KeyboardInterrupt):
+            raise end.__context__ from None
+        raise
+    finally:
+        if threading.current_thread() is threading.main_thread() and handler is not None:
+            signal.signal(signal.SIGINT, handler)
+
+
+def _what_is_kept(work: Path | None, epochs: int) -> tuple[str, ...]:
+    """Say, as arguments of the exception, from where an interrupted training goes on; remove a folder that keeps nothing."""
+    if work is None:
+        return ()
+    checkpoint = work / f"{_CHECKPOINT}.ckpt"
+    if not checkpoint.is_file():
+        shutil.rmtree(work, ignore_errors=True)
+        return ()
+    done = len(torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)["latlas_history"])
+    if done >= epochs:
+        return ("all epochs are done: the same command writes the model",)
+    return (f"the same command goes on from epoch {done + 1} of {epochs}",)
 
 
 def _work_folder(out: Path, provenance: Provenance) -> Path:
@@ -195,6 +234,7 @@ def _work_folder(out: Path, provenance: Provenance) -> Path:
 
     Raises:
         SettingError: an unfinished training with other settings lies there.
+        ArtifactError: the folder cannot be made.
     """
     work = out.parent / f".{out.name}.training"
     record = provenance.to_json()
@@ -204,8 +244,11 @@ def _work_folder(out: Path, provenance: Provenance) -> Path:
                 f"{work} holds an unfinished training with other settings. Start again with those to go on with it, or delete it."
             )
         return work
-    work.mkdir(parents=True, exist_ok=True)
-    write_json(work / _SETTINGS, record)
+    try:
+        work.mkdir(parents=True, exist_ok=True)
+        write_json(work / _SETTINGS, record)
+    except OSError as failure:
+        raise ArtifactError(f"Could not write {work}: {failure.strerror or failure}. Name another place.") from failure
     return work
 
 
