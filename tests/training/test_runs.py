@@ -198,6 +198,24 @@ def test_convolutions_train_in_bfloat16_and_the_record_says_so(blobs: ImageSet, 
     assert run.history[-1]["loss"] == pytest.approx(exact.history[-1]["loss"], rel=0.02)  # and to its three digits the same
 
 
+def test_convolutions_get_their_images_channels_last_and_dense_layers_do_not(blobs: ImageSet) -> None:
+    """Of three channels: with one, both layouts are the same memory."""
+    coloured = ImageSet("coloured", blobs.storage[:32].repeat(1, 3, 1, 1))
+    seen: dict[str, bool] = {}
+
+    def look(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        if type(module).__name__ in ("ConvEncoder", "DenseEncoder"):
+            seen[type(module).__name__] = inputs[0].is_contiguous(memory_format=torch.channels_last)
+
+    hook = nn.modules.module.register_module_forward_pre_hook(look)
+    try:
+        for arch in (CONV, DENSE):
+            train(coloured, arch, epochs=1, precision="float32")
+    finally:
+        hook.remove()
+    assert seen == {"ConvEncoder": True, "DenseEncoder": False}
+
+
 def test_auto_takes_what_the_table_says(blobs: ImageSet) -> None:
     for arch in (DENSE, CONV):
         expected = choose_precision("auto", convolutional=arch.convolutional, device=torch.device("cpu"))
