@@ -12,11 +12,11 @@ PY := $(VENV)/bin/python
 USE := $(VENV)/.installed-use
 DEV := $(VENV)/.installed-dev
 
-.PHONY: help setup tour test test-slow check format bench-tour clean
+.PHONY: help setup tour test test-slow check format bench-tour bench-calibration clean
 .DELETE_ON_ERROR:
 
 help: ## Show the targets
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
 
 $(PY):
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "latlas needs Python 3.11 or newer; name one with make PYTHON=python3.11"; exit 1; }
@@ -56,6 +56,9 @@ format: $(DEV) ## Format the code and sort its imports
 
 bench-tour: $(DEV) ## The tour with seeds 0 and 1, held against its bounds: benchmarks/results/tour.json
 	$(PY) benchmarks/tour.py
+
+bench-calibration: $(DEV) ## Balance rules and samplers over two data sets and three seeds: benchmarks/results/calibration.json
+	$(PY) benchmarks/calibration.py --budget quick
 
 clean: ## Remove the environment
 	rm -rf $(VENV)

@@ -166,7 +166,14 @@ def test_a_collapse_is_told_once(digits: Path) -> None:
 def test_ctrl_c_is_one_line_and_exit_code_130(digits: Path, tmp_path: Path) -> None:
     arguments = ["train", "dense", str(digits), "--widths", "8", "--epochs", "100000", "--out", str(tmp_path / "model")]
     command = [sys.executable, "-c", "from latlas.cli.main import run; run()", *arguments]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running:
+
+    def heed_interrupts() -> None:
+        # A shell without job control starts its background processes with SIGINT ignored, and children inherit that.
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=heed_interrupts
+    ) as running:
         checkpoint, patience = tmp_path / ".model.training/last.ckpt", time.monotonic() + 120
         while not checkpoint.is_file() and running.poll() is None and time.monotonic() < patience:
             time.sleep(0.05)
