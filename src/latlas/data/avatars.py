@@ -7,6 +7,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
@@ -118,7 +119,8 @@ def load_avatars(
     drawn = _cached(settings, whole, part, versions) or _cached(settings, part, part, versions)
     if drawn is None:
         folder = _folder(settings, part, versions)
-        check_free(folder, replace=True)  # before any work
+        with suppress(ArtifactError):  # a cache that cannot be written costs a warning, once the images are drawn
+            check_free(folder, replace=True)  # before any work
         pixels, rows = draw(settings, part, workers=workers, progress=progress)
         names = read_style(settings.style).factors
         factors = {name: tuple(row[place] for row in rows) for place, name in enumerate(names)}
