@@ -60,8 +60,8 @@ def support_section(support: SupportSet, spread: SpreadComparison, fits: SmallFi
                 level="good" if fits.support_M / fits.full_M < 1.3 else "note",
                 headline=f"{fits.points} images fix the map: {100 * (fits.support_M / fits.full_M - 1):.1f} % more error than all of them.",
                 text=(
-                    f"At this size the Support Set {comparison} random sets ({100 * (random / fits.full_M - 1):.1f} % on average): "
-                    "its worth is coverage, not the fit."
+                    f"At this size the Support Set {comparison} random sets ({100 * (random / fits.full_M - 1):.1f} % on average). "
+                    "What it is for is coverage: the fit is a by-product."
                 ),
             )
         )
