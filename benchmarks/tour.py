@@ -11,6 +11,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from tables import write_table
+
 from latlas.cli.progress import shown
 from latlas.reports import pictures
 from latlas.reports.artifacts import write_tour
@@ -19,9 +21,7 @@ from latlas.studies.tour import Tour, TourSettings, run_tour
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "tour.json"
-README = ROOT / "README.md"
 PICTURE = ROOT / "docs" / "pictures" / "relocation.png"
-MARKS = ("<!-- tour: begin -->", "<!-- tour: end -->")
 SEEDS = (0, 1)
 
 # key in report.json -> (lowest, highest)
@@ -84,13 +84,6 @@ def markdown_table(results: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def between_marks(text: str, content: str) -> str:
-    """Return a text with what stands between the two marks replaced."""
-    before, _, rest = text.partition(MARKS[0])
-    _, _, after = rest.partition(MARKS[1])
-    return f"{before}{MARKS[0]}\n{content}\n{MARKS[1]}{after}"
-
-
 def relocation_picture(tour: Tour) -> bytes:
     """Return three rows: originals, reconstructions by the source, relocations."""
     originals = tour.test.slice(0, 16).tensor()
@@ -133,7 +126,7 @@ def main() -> int:
     rows["missed"] = missed
     rows["versions"] = tour.comparison.provenance.to_json()["versions"]
     RESULTS.write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")
-    README.write_text(between_marks(README.read_text(encoding="utf-8"), markdown_table(rows)), encoding="utf-8")
+    write_table("README.md", "tour", markdown_table(rows))
     print(f"Written to {RESULTS}; seconds a seed (noisy): {seconds}")
     return 1 if missed else 0
 

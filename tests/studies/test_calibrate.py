@@ -10,6 +10,7 @@ from latlas.data.images import ImageSet
 from latlas.measurements.classifier import DigitsClassifier
 from latlas.measurements.features import CallableFeatures, RawPixels
 from latlas.models.adapters.callables import CallableModel
+from latlas.reports.calibration import calibration_report
 from latlas.samplers.second_stage import SecondStageSettings
 from latlas.studies.calibrate import calibrate_sampler
 from latlas.studies.features import feature_network
@@ -105,3 +106,24 @@ def test_the_feature_network_is_found_by_name_or_by_the_images() -> None:
     assert isinstance(feature_network("pixels", digits), RawPixels)
     with pytest.raises(UnknownNameError, match="Did you mean 'pixels'"):
         feature_network("pixel", digits)
+
+
+def test_a_collapsed_model_is_said_to_be_one(identity: CallableModel) -> None:
+    """Every posterior the prior, every image the mean one: samplers tie, and choosing among them would hide the cause."""
+    mean = torch.full((1, 2, 2), 0.5)
+    collapsed = CallableModel(
+        name="collapsed",
+        image_shape=(1, 2, 2),
+        latent_shape=(3,),
+        encode_with=lambda images: (torch.zeros(len(images), 3), torch.zeros(len(images), 3)),
+        decode_with=lambda codes: mean.expand(len(codes), 1, 2, 2),
+    )
+    result = calibrate_sampler(
+        collapsed, _clusters(200, 0), _clusters(100, 1), features=_squares(), kinds=("prior", "moments"), seed=0
+    )
+    assert "0 of 3 active" in result.warnings[0]
+    assert "--balance running-error" in result.warnings[0]
+    report = calibration_report(result, collapsed, _clusters(100, 1))
+    assert any(finding.level == "warning" and "collapsed" in finding.headline for finding in report.summary)
+    alive = calibrate_sampler(identity, _clusters(200, 0), _clusters(100, 1), features=_squares(), kinds=("prior",), seed=0)
+    assert not any("collapsed" in warning for warning in alive.warnings)

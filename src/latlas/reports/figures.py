@@ -14,7 +14,7 @@ from matplotlib.ticker import MaxNLocator
 
 from latlas.reports import palette
 
-_STYLE: Any = {
+STYLE: Any = {
     "svg.fonttype": "none",  # text stays text: selectable, and drawn in the page's font
     "svg.hashsalt": "latlas",  # the same ids every time
     "font.family": "sans-serif",
@@ -38,26 +38,30 @@ def gain_and_kl(table: Sequence[Mapping[str, Any]], *, most: int = 64) -> str:
     rows = sorted(table, key=lambda row: -row["gain"])[:most]
     names = [str(row["variable"]) for row in rows]
     colours = [palette.GAIN if row["verdict"] == "active" else palette.COLLAPSED for row in rows]
-    with mpl.rc_context(_STYLE):
-        figure, (top, bottom) = _axes(2, width=8.0, height=4.2)
+    costs = [row["kl_nats"] for row in rows]
+    deterministic = all(cost is None for cost in costs)  # an encoder without posteriors costs nothing that could be drawn
+    with mpl.rc_context(STYLE):
+        figure, panels = stacked_axes(1 if deterministic else 2, width=8.0, height=2.4 if deterministic else 4.2)
+        top = panels[0]
         errors = [0.0 if row["gain_standard_error"] is None else 2 * row["gain_standard_error"] for row in rows]
         top.bar(names, [row["gain"] for row in rows], color=colours, yerr=errors, ecolor=palette.INK, error_kw={"lw": 0.8})
         top.set_ylabel("gain\n(squared error\nper pixel)")
         top.set_title("What each variable buys: growth of the error when it is set to 0 (bars: 2 standard errors)")
-        kl_colours = [palette.KL if row["verdict"] == "active" else palette.COLLAPSED for row in rows]
-        bottom.bar(names, [row["kl_nats"] or 0.0 for row in rows], color=kl_colours)
-        bottom.set_ylabel("KL (nats)")
-        bottom.set_title("What it costs: mean KL divergence from the prior")
-        bottom.set_xlabel("latent variable, by gain")
-        return _svg(figure)
+        for bottom in panels[1:]:
+            kl_colours = [palette.KL if row["verdict"] == "active" else palette.COLLAPSED for row in rows]
+            bottom.bar(names, [cost or 0.0 for cost in costs], color=kl_colours)
+            bottom.set_ylabel("KL (nats)")
+            bottom.set_title("What it costs: mean KL divergence from the prior")
+        panels[-1].set_xlabel("latent variable, by gain")
+        return as_svg(figure)
 
 
 def evolution(history: Sequence[Mapping[str, Any]], *, threshold: float) -> str:
     """Draw the variance of means of every variable over the epochs, on a logarithmic scale."""
     values = np.array([epoch["variance_of_means"] for epoch in history])
     epochs = [epoch["epoch"] for epoch in history]
-    with mpl.rc_context(_STYLE):
-        figure, (axes,) = _axes(1, width=8.0, height=2.9)
+    with mpl.rc_context(STYLE):
+        figure, (axes,) = stacked_axes(1, width=8.0, height=2.9)
         for variable in range(values.shape[1]):
             alive = values[-1, variable] > threshold
             colour = palette.ACTIVE if alive else palette.COLLAPSED
@@ -71,7 +75,7 @@ def evolution(history: Sequence[Mapping[str, Any]], *, threshold: float) -> str:
         axes.set_xlabel("epoch")
         axes.set_ylabel("variance of means")
         axes.set_title("Variables that live and variables that collapse, during training")
-        return _svg(figure)
+        return as_svg(figure)
 
 
 def variance_law(table: Sequence[Mapping[str, Any]]) -> str:
@@ -79,8 +83,8 @@ def variance_law(table: Sequence[Mapping[str, Any]]) -> str:
     names = [str(row["variable"]) for row in table]
     means = np.array([row["variance_of_means"] for row in table])
     posterior = np.array([row["mean_posterior_variance"] for row in table])
-    with mpl.rc_context(_STYLE):
-        figure, (axes,) = _axes(1, width=8.0, height=2.8)
+    with mpl.rc_context(STYLE):
+        figure, (axes,) = stacked_axes(1, width=8.0, height=2.8)
         axes.bar(names, means, color=palette.ACTIVE, label="variance of means")
         axes.bar(names, posterior, bottom=means, color=palette.COLLAPSED, label="mean posterior variance")
         axes.axhline(1.0, color=palette.KL, ls="--", lw=1)
@@ -88,14 +92,14 @@ def variance_law(table: Sequence[Mapping[str, Any]]) -> str:
         axes.set_ylabel("variance")
         axes.set_title("The variance law: the two parts sum to 1 (dashed) where the scale of the code is stationary")
         figure.legend(ncols=2, loc="outside lower right", fontsize=9)
-        return _svg(figure)
+        return as_svg(figure)
 
 
 def error_bars(bars: Sequence[tuple[str, float, float, str]], *, title: str, unit: str) -> str:
     """Draw horizontal bars: (label, value, standard error, colour), first on top; an error that is NaN is not drawn."""
     bars = [(label, value, 0.0 if math.isnan(error) else error, colour) for label, value, error, colour in bars]
-    with mpl.rc_context(_STYLE):
-        figure, (axes,) = _axes(1, width=8.0, height=0.42 * len(bars) + 0.9)
+    with mpl.rc_context(STYLE):
+        figure, (axes,) = stacked_axes(1, width=8.0, height=0.42 * len(bars) + 0.9)
         labels = [label for label, *_ in bars]
         values = [value for _, value, _, _ in bars]
         axes.barh(labels, values, color=[colour for *_, colour in bars], xerr=[2 * error for _, _, error, _ in bars],
@@ -107,13 +111,13 @@ def error_bars(bars: Sequence[tuple[str, float, float, str]], *, title: str, uni
         axes.set_xlim(0, max(ends) * 1.14)
         axes.set_xlabel(unit)
         axes.set_title(title)
-        return _svg(figure)
+        return as_svg(figure)
 
 
 def few_points(full: float, support: float, random: Sequence[float], *, points: int) -> str:
     """Draw the M error of maps from a Support Set and from random sets of its size, against the map from everything."""
-    with mpl.rc_context(_STYLE):
-        figure, (axes,) = _axes(1, width=8.0, height=1.5)
+    with mpl.rc_context(STYLE):
+        figure, (axes,) = stacked_axes(1, width=8.0, height=1.5)
         axes.axvline(full, color=palette.RELOCATED, lw=1.5)
         axes.annotate("fitted on everything", (full, 1.25), xytext=(4, 0), textcoords="offset points", fontsize=9, va="center")
         axes.scatter(random, np.zeros(len(random)), color=palette.MUTED, s=28, alpha=0.8, label=f"{len(random)} random sets")
@@ -121,7 +125,7 @@ def few_points(full: float, support: float, random: Sequence[float], *, points: 
         axes.set_yticks([0.0, 0.5], [f"random, {points} points", f"Support Set, {points} points"])
         axes.set_ylim(-0.4, 1.5)
         axes.set_xlabel("M error (squared error per pixel on test images)")
-        return _svg(figure)
+        return as_svg(figure)
 
 
 def error_histogram(groups: Sequence[tuple[str, Sequence[float], str]], *, threshold: float | None) -> str:
@@ -129,8 +133,8 @@ def error_histogram(groups: Sequence[tuple[str, Sequence[float], str]], *, thres
     floor = 1e-9
     everything = np.maximum(np.concatenate([np.asarray(errors) for _, errors, _ in groups]), floor)
     bins = np.geomspace(everything.min() * 0.9, everything.max() * 1.1, 60).tolist()
-    with mpl.rc_context(_STYLE):
-        figure, (axes,) = _axes(1, width=8.0, height=3.1)
+    with mpl.rc_context(STYLE):
+        figure, (axes,) = stacked_axes(1, width=8.0, height=3.1)
         for label, errors, colour in groups:
             weights = np.full(len(errors), 1.0 / len(errors))
             axes.hist(np.maximum(errors, floor), bins=bins, weights=weights, color=colour, alpha=0.65, label=label)
@@ -143,13 +147,13 @@ def error_histogram(groups: Sequence[tuple[str, Sequence[float], str]], *, thres
         axes.set_ylabel("share of images")
         axes.set_title("How closely the decoder comes to each image")
         figure.legend(ncols=len(groups), loc="outside lower left", fontsize=9)
-        return _svg(figure)
+        return as_svg(figure)
 
 
 def p_value_steps(groups: Sequence[tuple[str, Sequence[float], str]], *, level: float) -> str:
     """Draw the distribution function of p-values of several groups; images in range follow the diagonal."""
-    with mpl.rc_context(_STYLE):
-        figure, (axes,) = _axes(1, width=4.2, height=3.2)
+    with mpl.rc_context(STYLE):
+        figure, (axes,) = stacked_axes(1, width=4.2, height=3.2)
         axes.plot([0, 1], [0, 1], color=palette.MUTED, lw=1, ls=":")
         for label, values, colour in groups:
             ordered = np.sort(np.asarray(values))
@@ -160,17 +164,70 @@ def p_value_steps(groups: Sequence[tuple[str, Sequence[float], str]], *, level: 
         axes.set_ylabel("share of images at or below it")
         axes.set_title("In range: along the diagonal")
         axes.legend(loc="lower right", fontsize=9)
-        return _svg(figure)
+        return as_svg(figure)
 
 
-def _axes(rows: int, *, width: float, height: float) -> tuple[Figure, list[Axes]]:
+def variance_loss_scatter(
+    points: Sequence[tuple[str, str, float, float]],
+    *,
+    slope: float,
+    low: float,
+    high: float,
+    marks: Sequence[tuple[str, float, float]] = (),
+) -> str:
+    """Draw variance loss against squared error: (family, data, error, variance loss), coloured by family, shaped by data.
+
+    Args:
+        points: one a training.
+        slope: of the line through the origin; the dashed diagonal is equality.
+        low: of its 95 % interval.
+        high: of its 95 % interval.
+        marks: (label, error, variance loss) of figures published elsewhere.
+    """
+    families = list(dict.fromkeys(family for family, *_ in points))
+    sets = list(dict.fromkeys(data for _, data, *_ in points))
+    most = 1.08 * max(max(error, loss) for _, _, error, loss in points)
+    with mpl.rc_context(STYLE):
+        figure, (axes,) = stacked_axes(1, width=6.6, height=4.6)
+        ends = np.array([0.0, most])
+        axes.plot(ends, ends, color=palette.MUTED, ls="--", lw=1, label="equal")
+        axes.plot(ends, slope * ends, color=palette.INK, lw=1.2, label=f"slope {slope:.3f} ({low:.3f} to {high:.3f})")
+        axes.fill_between(ends, low * ends, high * ends, color=palette.MUTED, alpha=0.2, lw=0)
+        for family, colour in zip(families, palette.SERIES, strict=False):
+            for data, marker in zip(sets, "os^D", strict=False):
+                chosen = [(error, loss) for f, d, error, loss in points if (f, d) == (family, data)]
+                if chosen:
+                    axes.scatter(
+                        [error for error, _ in chosen],
+                        [loss for _, loss in chosen],
+                        color=colour,
+                        marker=marker,
+                        s=34,
+                        label=f"{family}, {data}",
+                        zorder=3,
+                    )
+        for label, error, loss in marks:
+            axes.scatter([error], [loss], color=palette.INK, marker="x", s=50, zorder=4)
+            axes.annotate(label, (error, loss), xytext=(-6, 6), textcoords="offset points", fontsize=9, ha="right")
+        axes.set_xlim(0, most)
+        axes.set_ylim(0, most)
+        axes.set_xlabel("squared error per pixel")
+        axes.set_ylabel("variance loss per pixel")
+        axes.set_title("The variance that reconstructions lose is their squared error")
+        figure.legend(loc="outside right upper", fontsize=8)
+        return as_svg(figure)
+
+
+def stacked_axes(rows: int, *, width: float, height: float) -> tuple[Figure, list[Axes]]:
+    """Return a figure, in inches, and its axes from top to bottom; to be used within `rc_context(STYLE)`."""
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasSVG(figure)
     grid = figure.subplots(rows, 1, squeeze=False)
     return figure, [grid[row, 0] for row in range(rows)]
 
 
-def _svg(figure: Figure) -> str:
+def as_svg(figure: Figure) -> str:
+    """Return the drawing alone, to stand inside a page."""
     stream = io.StringIO()
     figure.savefig(stream, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     text = stream.getvalue()

@@ -17,3 +17,5 @@ SUPPORT = "#cc79a7"
 OWN = "#009e73"
 ORDINARY = "#0072b2"
 FOREIGN = "#d55e00"
+
+SERIES = ("#0072b2", "#d55e00", "#009e73", "#e69f00", "#cc79a7", "#56b4e9")  # things that only have to be told apart

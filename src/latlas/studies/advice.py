@@ -39,7 +39,10 @@ class Zeroing:
 
 def advise(latents: LatentTable, reconstruction: Reconstruction, zeroing: Zeroing | None) -> list[Advice]:
     """Return the findings, most urgent first."""
-    findings = [_collapse(latents, zeroing), *_rules(latents), _law(latents), _variance_loss(reconstruction)]
+    # An encoder without posteriors has no KL term: what is said of one would be about nothing.
+    deterministic = bool((latents.mean_posterior_variance == 0).all())
+    of_posteriors = [] if deterministic else [*_rules(latents), _law(latents)]
+    findings = [_collapse(latents, zeroing), *of_posteriors, _variance_loss(reconstruction)]
     urgency = {"warning": 0, "note": 1, "good": 2}
     return sorted(findings, key=lambda finding: urgency[finding.level])
 

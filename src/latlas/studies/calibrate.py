@@ -48,6 +48,8 @@ class Calibration:
     heldout: str
     features: str  # name of the feature network; anything but the reference Inception gives a Fréchet distance, no FID
     count: int  # images of each kind
+    active: int  # latent variables that the training images use
+    variables: int
     scores: list[SamplerScore]  # by `chosen_by`
     reconstructions: FrechetDistance  # of held-out images: what no sampler of this decoder can be expected to beat
     real: FrechetDistance  # between the two halves of the held-out images: the floor
@@ -64,8 +66,14 @@ class Calibration:
 
     @property
     def warnings(self) -> list[str]:
-        """What must be heard of any of the samplers."""
-        return [warning for score in self.scores for warning in score.sampler.warnings if score.sampler.renormalisation is None]
+        """What must be heard of the model, or of any of the samplers."""
+        collapsed = (
+            f"Every latent variable of {self.model} has collapsed (0 of {self.variables} active): its decoder draws one mean image "
+            "whatever it is given, and no sampler can cure that. Train again with --balance running-error, or with a smaller KL weight."
+        )
+        return ([] if self.active else [collapsed]) + [
+            warning for score in self.scores for warning in score.sampler.warnings if score.sampler.renormalisation is None
+        ]
 
     def to_json(self) -> dict[str, Any]:
         """Return every number."""
@@ -76,6 +84,8 @@ class Calibration:
                 "heldout": self.heldout,
                 "features": self.features,
                 "count": self.count,
+                "active": self.active,
+                "variables": self.variables,
                 "best": self.best.sampler.name,
                 "best_over_prior": None if not prior else self.best.reported.value / prior,
                 "samplers": {
@@ -142,6 +152,7 @@ def calibrate_sampler(
     codes = encode(autoencoder, halves[1], progress=progress).mean
     rebuilt = feature_rows(features, map(as_file, decode_batches(autoencoder, codes)))
     encoding = encode(autoencoder, train, progress=progress)
+    active = encoding.moments().active()
     scores = []
     plans = [(kind, flag) for kind in kinds for flag in renormalised]
     for kind, flag in track(plans, "samplers", progress):
@@ -166,6 +177,8 @@ def calibrate_sampler(
         heldout=heldout.name,
         features=features.name,
         count=n,
+        active=int(active.sum()),
+        variables=active.numel(),
         scores=sorted(scores, key=lambda score: score.chosen_by.value),
         reconstructions=distance(rebuilt, choosing),
         real=distance(choosing, reporting),

@@ -101,8 +101,8 @@ class VAETraining(L.LightningModule):
         for mini_batch in torch.split(pixels, max(self.schedule.batch_size // self.trainer.world_size, 1)):
             images = to_floats(mini_batch).contiguous(memory_format=self.memory_format)
             noise = torch.randn(len(images), *self.vae.latent_shape, generator=self.noise, device=images.device)
-            posterior, codes = self.vae.infer(images, noise)
-            terms: Terms = self.balance(self.vae.decode_logits(codes), images, posterior)
+            posterior, logits = self.vae.reconstruct_logits(images, noise)
+            terms: Terms = self.balance(logits, images, posterior)
             optimizer.zero_grad(set_to_none=True)
             self.manual_backward(terms.loss)
             optimizer.step()

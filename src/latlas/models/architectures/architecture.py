@@ -2,7 +2,7 @@
 
 from typing import ClassVar, Protocol, runtime_checkable
 
-from torch import nn
+from torch import Tensor, nn
 
 from latlas.base.errors import SettingError
 from latlas.base.shapes import Codes, Images, ImageShape, LatentShape
@@ -28,9 +28,12 @@ class Architecture(Protocol):
 
 @runtime_checkable
 class SequentialEncoder(Protocol):
-    """An encoder that draws codes as it goes: it gives posterior and codes together, for a given noise."""
+    """An encoder that draws codes as it goes, watching the decoder: all comes together, for a given noise.
 
-    def infer(self, images: Images, noise: Codes, decoder: nn.Module) -> tuple[Codes, Codes, Codes]: ...
+    `unroll` returns means, log-variances, the codes of the noise, and the logits that the decoder made of them.
+    """
+
+    def unroll(self, images: Images, noise: Codes, decoder: nn.Module) -> tuple[Codes, Codes, Codes, Tensor]: ...
 
 
 def check_positive(name: str, **settings: int | tuple[int, ...]) -> None:

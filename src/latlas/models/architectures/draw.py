@@ -114,21 +114,16 @@ class DrawEncoder(nn.Module):
         self.start = nn.Parameter(torch.zeros(2, settings.hidden))  # hidden and cell
         self.head = nn.Linear(settings.hidden, 2 * settings.latent)
 
-    def infer(self, images: Images, noise: Codes, decoder: "DrawDecoder") -> tuple[Codes, Codes, Codes]:
-        """Return means, log-variances and codes, of all steps.
+    def unroll(self, images: Images, noise: Codes, decoder: "DrawDecoder") -> tuple[Codes, Codes, Codes, Tensor]:
+        """Return means, log-variances and codes of all steps, and the last canvas.
 
         Args:
             images: what to encode.
             noise: standard normal, of the latent shape; zeros follow the means.
             decoder: the other half, whose canvas and state the steps look at.
         """
-        mean, log_variance, codes, _ = self.unroll(images, noise, decoder)
-        return mean, log_variance, codes
-
-    def unroll(self, images: Images, noise: Codes, decoder: "DrawDecoder") -> tuple[Codes, Codes, Codes, Tensor]:
-        """Return what `infer` does, and the last canvas."""
-        mine = Memory(*(start.expand(len(images), -1) for start in self.start))
-        theirs, canvas = decoder.begin(len(images))
+        mine = Memory(*(start.expand(images.shape[0], -1) for start in self.start))
+        theirs, canvas = decoder.begin(images.shape[0])
         means, log_variances, codes = [], [], []
         for step_noise in torch.split(noise, self.latent, dim=1):
             glimpse = self.look(images, images - canvas.sigmoid(), theirs.hidden)
@@ -165,7 +160,7 @@ class DrawDecoder(nn.Module):
         self.patch = nn.Linear(settings.hidden, math.prod(self.patch_shape))
 
     def forward(self, codes: Codes) -> Tensor:
-        memory, canvas = self.begin(len(codes))
+        memory, canvas = self.begin(codes.shape[0])  # len() is a number where an export traces, the shape a symbol
         for code in torch.split(codes, self.latent, dim=1):
             memory, canvas = self.step(code, memory, canvas)
         return canvas

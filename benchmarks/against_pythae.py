@@ -1,0 +1,238 @@
+"""latlas beside pythae in one run: the same networks, initial weights, images, epochs and batch; then each one's samplers.
+
+    make bench-pythae      # some ten minutes on two idle cores
+
+Three trainings a network: pythae's trainer with its default loss, latlas with the same loss (fixed, sigma = 1), latlas with its
+default rule. Then, on one and the same balanced model, pythae's samplers and latlas', judged by one distance. Writes
+benchmarks/results/against_pythae.json.
+"""
+
+import argparse
+import contextlib
+import io
+import json
+import logging
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from latlas.base.provenance import package_versions
+from latlas.base.seeds import derived_seed, generator
+from latlas.cli.progress import shown
+from latlas.data.images import ImageSet
+from latlas.data.loading import load_images
+from latlas.encodings.encode import encode
+from latlas.measurements.reconstruction import measure_reconstruction
+from latlas.models.architectures.registry import architecture
+from latlas.models.vae import VAE
+from latlas.studies.calibrate import as_file, calibrate_sampler, distance, feature_rows
+from latlas.studies.features import feature_network
+from latlas.training.objectives import Objective
+from latlas.training.runs import train_vae
+
+RESULTS = Path(__file__).parents[1] / "benchmarks" / "results" / "against_pythae.json"
+NETWORKS = {"dense": {"widths": (512, 256), "latent": 16}, "conv": {"channels": (16, 32, 64), "latent": 16}}
+BATCH, RATE, SEED, THREADS = 128, 1e-3, 0, 2
+_FASTER, _SMALLEST_MAXIMUM = 3.0, 1.0
+
+
+def main() -> int:
+    """Train, sample, measure, write; return 1 if a bound was missed."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--images", type=int, default=20_000)
+    parser.add_argument("--epochs", type=int, default=15)
+    parser.add_argument("--smoke", action="store_true", help="only whether it runs; writes nothing")
+    asked = parser.parse_args()
+    torch.set_num_threads(THREADS)
+    count, epochs = (1_000, 1) if asked.smoke else (asked.images, asked.epochs)
+    with shown() as progress:
+        train = load_images(f"mnist:train[0:{count}]", progress=progress)
+        test = load_images("mnist:test[0:400]" if asked.smoke else "mnist:test[0:4000]", progress=progress)
+        rows = {name: _networks(name, settings, train, test, epochs) for name, settings in NETWORKS.items()}
+        samplers = _samplers(train, test, epochs, progress)
+    bounds = [
+        line
+        for name, row in rows.items()
+        for line in (
+            _bound(f"{name}: images/s of latlas over pythae's, same loss", row["speed_ratio"], _FASTER, least=True),
+            _bound(f"{name}: error of latlas over pythae's, same loss", row["error_ratio_same_loss"], 1.02, least=False),
+            _bound(f"{name}: error of latlas' default over pythae's", row["error_ratio_default"], 1.0, least=False),
+        )
+    ]
+    record = {
+        "command": "python benchmarks/against_pythae.py",
+        "threads": THREADS,
+        "images": len(train),
+        "epochs": epochs,
+        "batch": BATCH,
+        "learning_rate": RATE,
+        "networks": rows,
+        "samplers": samplers,
+        "bounds": bounds,
+        "versions": package_versions() | {"pythae": _pythae_version()},
+    }
+    if not asked.smoke:
+        RESULTS.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    for line in bounds:
+        print(line)
+    print(json.dumps(samplers["distance"], indent=2))
+    return 0 if all(line.startswith("kept") for line in bounds) else 1
+
+
+def _networks(name: str, settings: dict[str, Any], train: ImageSet, test: ImageSet, epochs: int) -> dict[str, Any]:
+    built = architecture(name, **settings)
+    theirs = VAE(built, train.image_shape)
+    seed = derived_seed(SEED, "weights")
+    with torch.random.fork_rng(devices=[]):  # as train_vae draws its weights: both start from the same ones
+        torch.manual_seed(seed)
+        theirs = VAE(built, train.image_shape)
+    seconds = _train_with_pythae(theirs, train, epochs)
+    row: dict[str, Any] = {
+        "parameters": sum(parameter.numel() for parameter in theirs.parameters()),
+        "pythae": _measured(theirs, test) | {"images_per_second": epochs * len(train) / seconds},
+    }
+    for label, objective in (("latlas, same loss", Objective(balance="fixed")), ("latlas, default", Objective())):
+        run = train_vae(
+            train, built, objective=objective, epochs=epochs, batch_size=BATCH, learning_rate=RATE, seed=SEED, name=label
+        )
+        row[label] = _measured(run.model, test) | {"images_per_second": run.images_per_second}
+    row["speed_ratio"] = row["latlas, same loss"]["images_per_second"] / row["pythae"]["images_per_second"]
+    row["error_ratio_same_loss"] = row["latlas, same loss"]["error"] / row["pythae"]["error"]
+    row["error_ratio_default"] = row["latlas, default"]["error"] / row["pythae"]["error"]
+    return row
+
+
+def _measured(model: VAE, test: ImageSet) -> dict[str, Any]:
+    encoding = encode(model.eval(), test)
+    found = measure_reconstruction(model, encoding.mean, test)
+    return {"error": found.error, "active": int(encoding.moments().active().sum())}
+
+
+def _train_with_pythae(model: VAE, train: ImageSet, epochs: int) -> float:
+    """Fit our modules with pythae's trainer; return its seconds."""
+    from pythae.data.datasets import BaseDataset
+    from pythae.trainers import BaseTrainer, BaseTrainerConfig
+
+    pixels = train.tensor()
+    with tempfile.TemporaryDirectory() as folder, _hushed():
+        config = BaseTrainerConfig(
+            output_dir=folder, num_epochs=epochs, per_device_train_batch_size=BATCH, learning_rate=RATE, no_cuda=True, seed=SEED
+        )
+        trainer = BaseTrainer(_wrapped(model), BaseDataset(pixels, torch.zeros(len(pixels))), training_config=config)
+        started = time.perf_counter()
+        trainer.train()
+        seconds = time.perf_counter() - started
+        # pythae keeps the best epoch in a copy; the modules themselves are those of the last one.
+        _take_over(model, trainer.model)
+    return seconds
+
+
+def _samplers(train: ImageSet, test: ImageSet, epochs: int, progress: Any) -> dict[str, Any]:
+    from pythae.samplers import (
+        GaussianMixtureSampler,
+        GaussianMixtureSamplerConfig,
+        NormalSampler,
+        TwoStageVAESampler,
+    )
+    from pythae.trainers import BaseTrainerConfig
+
+    built = architecture("conv", **NETWORKS["conv"])
+    model = train_vae(train, built, epochs=epochs, batch_size=BATCH, learning_rate=RATE, seed=SEED, name="balanced").model
+    features = feature_network("auto", test)
+    calibration = calibrate_sampler(model, train, test, features=features, seed=SEED, progress=progress)
+    order = torch.randperm(len(test), generator=generator(SEED, "halves"))
+    half = len(test) // 2
+    reporting = feature_rows(features, test.take(order[half : 2 * half].sort().values).batches(500))
+    found = {f"latlas {score.sampler.name}": score.reported.value for score in calibration.scores}
+    variance = {f"latlas {score.sampler.name}": score.sampler.variance_ratio for score in calibration.scores}
+    pixels = train.tensor()
+    if float(pixels.max()) < _SMALLEST_MAXIMUM:
+        raise SystemExit("pythae's samplers refuse data whose maximum is below 1.")
+    with tempfile.TemporaryDirectory() as folder:
+        for name in ("normal", "mixture of 10", "two-stage"):
+            torch.manual_seed(SEED)
+            wrapped = _wrapped(model)
+            with _hushed():
+                if name == "normal":
+                    sampler: Any = NormalSampler(wrapped)
+                elif name == "two-stage":
+                    sampler = TwoStageVAESampler(wrapped)
+                    sampler.fit(pixels, training_config=BaseTrainerConfig(output_dir=folder, num_epochs=epochs, no_cuda=True))
+                else:
+                    sampler = GaussianMixtureSampler(wrapped, GaussianMixtureSamplerConfig(n_components=10))
+                    sampler.fit(pixels)
+                drawn: Tensor = sampler.sample(num_samples=half, batch_size=500)
+            rows = feature_rows(features, (as_file(batch) for batch in torch.split(drawn.float().clamp(0, 1), 500)))
+            found[f"pythae {name}"] = distance(rows, reporting).value
+    return {
+        "features": features.name,
+        "count": half,
+        "chosen": calibration.best.sampler.name,
+        "reconstructions": calibration.reconstructions.value,
+        "real": calibration.real.value,
+        "distance": dict(sorted(found.items(), key=lambda item: item[1])),
+        "variance_ratio": variance,
+    }
+
+
+def _wrapped(model: VAE) -> Any:
+    """A pythae VAE made of our encoder and decoder themselves."""
+    import pythae.models
+    from pythae.models.base.base_utils import ModelOutput
+    from pythae.models.nn import BaseDecoder, BaseEncoder
+
+    class Encoder(BaseEncoder):  # type: ignore[misc]
+        def __init__(self, network: nn.Module) -> None:
+            BaseEncoder.__init__(self)
+            self.network = network
+
+        def forward(self, images: Tensor) -> Any:
+            mean, log_variance = self.network(images)
+            return ModelOutput(embedding=mean, log_covariance=log_variance)
+
+    class Decoder(BaseDecoder):  # type: ignore[misc]
+        def __init__(self, network: nn.Module) -> None:
+            BaseDecoder.__init__(self)
+            self.network = network
+
+        def forward(self, codes: Tensor) -> Any:
+            return ModelOutput(reconstruction=self.network(codes).sigmoid())
+
+    config = pythae.models.VAEConfig(input_dim=tuple(model.image_shape), latent_dim=model.latent_shape[0])
+    return pythae.models.VAE(config, encoder=Encoder(model.encoder), decoder=Decoder(model.decoder))
+
+
+def _take_over(model: VAE, trained: Any) -> None:
+    model.encoder.load_state_dict(trained.encoder.network.state_dict())
+    model.decoder.load_state_dict(trained.decoder.network.state_dict())
+
+
+@contextlib.contextmanager
+def _hushed() -> Any:
+    """Keep pythae's log and bars out of ours."""
+    logging.disable(logging.INFO)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+            yield
+    finally:
+        logging.disable(logging.NOTSET)
+
+
+def _pythae_version() -> str:
+    from importlib.metadata import version
+
+    return version("pythae")
+
+
+def _bound(what: str, value: float, bound: float, *, least: bool) -> str:
+    kept = value >= bound if least else value <= bound
+    return f"{'kept' if kept else 'MISSED'}: {what} = {value:.3f}, at {'least' if least else 'most'} {bound}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
