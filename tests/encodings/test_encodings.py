@@ -69,7 +69,7 @@ def images(generator: torch.Generator) -> ImageSet:
 
 @pytest.fixture
 def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(encode_module, "_BATCH", 7)  # 23 images: three batches and a remainder of two
+    monkeypatch.setattr(encode_module, "images_at_once", lambda _: 7)  # 23 images: three batches and a remainder of two
 
 
 # Encoding

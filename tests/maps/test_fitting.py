@@ -2,13 +2,18 @@
 
 import inspect
 import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import settings as examples
+from hypothesis import strategies as st
 from scipy.linalg import orthogonal_procrustes
 from sklearn.linear_model import LinearRegression, Ridge
+from sklearn.metrics import r2_score
 from torch import Tensor
 
 from latlas.base.errors import (
@@ -21,7 +26,7 @@ from latlas.base.errors import (
 from latlas.base.provenance import Provenance, tensor_hash
 from latlas.encodings.encoding import Encoding
 from latlas.maps import fit as fit_module
-from latlas.maps.fit import fit_map
+from latlas.maps.fit import fit_map, fit_map_from, paired_moments_of
 
 WIDTHS = [(3, 3), (2, 6), (6, 2), (1, 1)]
 
@@ -154,8 +159,21 @@ def test_gcv_chooses_by_the_score_of_golub_heath_and_wahba(bias: bool) -> None:
 # How it is fed
 
 
+SETTINGS: list[dict[str, Any]] = [
+    {},
+    {"bias": False},
+    {"ridge": "gcv"},
+    {"ridge": "loo"},
+    {"kind": "orthogonal"},
+    {"kind": "orthogonalised"},
+    {"kind": "orthogonalised", "ridge": "loo", "bias": False},
+    {"kind": "reduced-rank", "rank": 2},
+    {"kind": "reduced-rank", "rank": 1, "ridge": 3.0, "bias": False},
+]
+
+
 @pytest.mark.parametrize("chunk", [1, 7, 79, 80])
-@pytest.mark.parametrize("settings", [{}, {"bias": False}, {"ridge": "gcv"}, {"kind": "orthogonal"}], ids=str)
+@pytest.mark.parametrize("settings", SETTINGS, ids=str)
 def test_chunks_change_nothing(chunk: int, settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     x, y = pairs(4, 3, noise=0.5)
     whole = fit_map(x, y, **settings)
@@ -163,6 +181,46 @@ def test_chunks_change_nothing(chunk: int, settings: dict[str, Any], monkeypatch
     parts = fit_map(x, y, **settings)
     torch.testing.assert_close(parts.weight, whole.weight, rtol=1e-11, atol=1e-12)
     torch.testing.assert_close(parts.bias, whole.bias, rtol=1e-11, atol=1e-12)
+
+
+@pytest.mark.parametrize("settings", SETTINGS, ids=str)
+def test_codes_on_disk_give_the_map_of_codes_in_memory(settings: dict[str, Any], tmp_path: Path) -> None:
+    x, y = (codes.float() for codes in pairs(4, 3, noise=0.5))
+    both = encoding(x, model="A"), encoding(y, model="B")
+    for one in both:
+        one.save_pretrained(tmp_path / one.model)
+    mapped = fit_map(*(Encoding.from_pretrained(tmp_path / one.model) for one in both), **settings)
+    held = fit_map(*both, **settings)
+    assert mapped.weight.equal(held.weight)
+    assert mapped.bias.equal(held.bias)
+    assert mapped.evidence == held.evidence
+    assert mapped.provenance == held.provenance
+
+
+# A stream has no second reading for "loo".
+@pytest.mark.parametrize("settings", [one for one in SETTINGS if one.get("ridge") != "loo"], ids=str)
+@examples(max_examples=20)
+@given(cuts=st.lists(st.integers(0, 80), max_size=5).map(sorted), split=st.integers(0, 6))
+def test_streams_cut_anywhere_and_merged_give_the_map_of_all_pairs(
+    settings: dict[str, Any], cuts: list[int], split: int
+) -> None:
+    x, y = pairs(4, 3, noise=0.5)
+    spans = list(zip([0, *cuts], [*cuts, 80], strict=True))
+    parts = [spans[:split], spans[split:]]
+    streams = [paired_moments_of((x[a:b], y[a:b]) for a, b in part) for part in parts if part]  # as two processes would
+    moments = streams[0] if len(streams) == 1 else streams[0].merge(streams[1])
+    found, wanted = fit_map_from(moments, **settings), fit_map(x, y, **settings)
+    torch.testing.assert_close(found.weight, wanted.weight, rtol=1e-10, atol=1e-11)
+    torch.testing.assert_close(found.bias, wanted.bias, rtol=1e-10, atol=1e-11)
+
+
+def test_a_map_from_moments_is_named_and_says_what_it_was_made_from() -> None:
+    x, y = pairs(4, 3)
+    moments = paired_moments_of([(x, y)])
+    found = fit_map_from(moments, source="A", target="B")
+    assert (found.source, found.target) == ("A", "B")
+    assert found.provenance.made_by == "fit_map_from"
+    assert found.provenance.made_from == {"moments": tensor_hash(moments.joint.mean, moments.joint.scatter)}
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -197,6 +255,100 @@ def test_evidence_is_ready_for_json_even_where_nothing_is_defined() -> None:
     json.dumps(doubled, allow_nan=False)
 
 
+@pytest.mark.parametrize("settings", SETTINGS, ids=str)
+def test_residuals_and_r2_are_those_of_the_map_that_is_returned(settings: dict[str, Any]) -> None:
+    x, y = pairs(4, 3, noise=2.0)
+    found = fit_map(x, y, **settings)
+    residual = (y - found.apply(x)).numpy()
+    assert found.residual_covariance is not None
+    np.testing.assert_allclose(found.residual_covariance.numpy(), residual.T @ residual / 80, rtol=1e-9, atol=1e-11)
+    np.testing.assert_allclose(found.evidence["residual_variance"], np.square(residual).mean(axis=0), rtol=1e-9)
+    np.testing.assert_allclose(
+        found.evidence["r2"], r2_score(y.numpy(), found.apply(x).numpy(), multioutput="raw_values"), rtol=1e-9, atol=1e-12
+    )
+    json.dumps(found.evidence, allow_nan=False)
+
+
+def test_leave_one_out_records_the_ridge_and_the_error_that_it_expects() -> None:
+    x, y = pairs(6, 2, n=20, noise=2.0)
+    found = fit_map(x, y, ridge="loo")
+    chosen = found.evidence["ridge"]
+    assert found.weight.equal(fit_map(x, y, ridge=chosen).weight)
+    errors = np.zeros(2)
+    for left_out in range(20):
+        kept = np.arange(20) != left_out
+        again = Ridge(alpha=chosen, solver="svd").fit(x.numpy()[kept], y.numpy()[kept])
+        errors += np.square(again.predict(x.numpy()[left_out : left_out + 1])[0] - y.numpy()[left_out]) / 20
+    np.testing.assert_allclose(found.evidence["leave_one_out_error"], errors, rtol=1e-8)
+    assert "leave_one_out_error" not in fit_map(x, y, ridge="gcv").evidence
+
+
+def test_a_reduced_rank_map_brings_the_error_of_every_rank() -> None:
+    x, y = pairs(5, 4, noise=2.0)
+    found = fit_map(x, y, kind="reduced-rank", rank=2)
+    assert (found.evidence["map_rank"], found.evidence["rank"], found.evidence["ill_posed"]) == (2, 5, False)
+    curve = found.evidence["rank_errors"]
+    assert len(curve) == 5
+    assert curve[2] == pytest.approx(float((y - found.apply(x)).square().mean()), rel=1e-9)
+    assert curve[4] == pytest.approx(float((y - fit_map(x, y).apply(x)).square().mean()), rel=1e-9)
+    assert found.provenance.settings["rank"] == 2
+
+
+# What is told
+
+
+def test_a_well_posed_fit_has_nothing_to_say() -> None:
+    for settings in SETTINGS:
+        assert fit_map(*pairs(4, 3, noise=0.5), **settings).warnings == ()
+
+
+def test_variables_that_never_vary_are_named_with_the_cure() -> None:
+    x, y = pairs(4, 3, noise=0.5)
+    x[:, 1], x[:, 3] = 0.3, -7.0
+    found = fit_map(x, y)
+    (told,) = found.warnings
+    assert told.startswith("Source variables that never vary: 1, 3 (counted from 0).")
+    assert "Prune them from the model" in told
+    assert found.evidence["constant_source_variables"] == [1, 3]
+    assert found.weight[[1, 3]].tolist() == [[0.0] * 3] * 2
+    many = torch.cat([x[:, :1], torch.ones(80, 20)], dim=1)
+    assert "1, 2, 3, 4, 5, 6, 7, 8 and 12 more" in fit_map(many, y).warnings[0]
+
+
+def test_variables_that_repeat_others_are_told_with_the_cure() -> None:
+    x, y = pairs(4, 3, noise=0.5)
+    x[:, 2] = x[:, 0] - x[:, 1]
+    found = fit_map(x, y)
+    (told,) = found.warnings
+    assert told.startswith("Ill-posed: 80 pairs decide 3 of 4 directions")
+    for cure in ("ridge='gcv'", "more varied images", "pruning"):
+        assert cure in told
+    assert found.evidence["ill_posed"] is True
+    assert fit_map(x, y, ridge="gcv").warnings == (), "the cure works"
+    x[:, 2] += 1e-6 * torch.randn(80, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    (told,) = fit_map(x, y).warnings
+    assert told.startswith("Nearly ill-posed: noise in the codes grows up to ")
+
+
+def test_hardly_more_pairs_than_unknowns_are_told_with_the_cure() -> None:
+    x, y = pairs(10, 3, n=21, noise=0.5)
+    (told,) = fit_map(x, y).warnings
+    assert told.startswith("Only 21 pairs for 11 unknowns a target variable")
+    assert "Give more images, or a ridge (ridge='gcv')" in told
+    x, y = pairs(10, 3, n=22, noise=0.5)
+    assert fit_map(x, y).warnings == ()
+    assert fit_map(x[:15], y[:15], ridge=1.0).warnings == ()
+    assert fit_map(x[:15], y[:15], kind="orthogonal").warnings == ()
+
+
+def test_a_rotation_into_fewer_variables_is_not_ill_posed() -> None:
+    for kind in ("orthogonal", "orthogonalised"):
+        assert fit_map(*pairs(6, 2, noise=0.5), kind=kind).evidence["ill_posed"] is False
+    x, y = pairs(6, 6, n=4, noise=0.5)
+    told = fit_map(x, y, kind="orthogonal").warnings
+    assert told[0].startswith("Ill-posed: 4 pairs decide 3 of 6 directions")
+
+
 # What can go wrong
 
 
@@ -222,7 +374,25 @@ def test_encodings_of_different_images_are_refused() -> None:
             IllPosedError,
             r"Give at least 3 pairs, or a ridge \(ridge='gcv' in Python, --ridge gcv in the shell\)",
         ),
-        (torch.full((5, 2), torch.nan), torch.zeros(5, 3), NonFiniteError, "NaN or infinity"),
+        (
+            torch.full((5, 2), torch.nan),
+            torch.zeros(5, 3),
+            NonFiniteError,
+            "Row 0 holds NaN or infinity among its source codes",
+        ),
+        (torch.rand(5, 2), torch.full((5, 3), torch.inf), NonFiniteError, "Row 0 holds NaN or infinity among its target codes"),
+        (
+            torch.full((5, 2), 0.1),
+            torch.rand(5, 3),
+            IllPosedError,
+            "source codes are constant: all 5 of them.*look at the encoder",
+        ),
+        (
+            torch.rand(5, 2),
+            torch.full((5, 3), 7.0),
+            IllPosedError,
+            "target codes are constant: all 5 of them.*look at the encoder",
+        ),
     ],
 )
 def test_codes_that_make_no_map_are_refused(source: Tensor, target: Tensor, error: type[Exception], words: str) -> None:
@@ -239,6 +409,10 @@ def test_codes_that_make_no_map_are_refused(source: Tensor, target: Tensor, erro
         ({"kind": "orthogonal", "bias": False}, SettingError, "neither a ridge nor a choice of bias"),
         ({"ridge": -1.0}, SettingError, "Ridge must be a finite number of at least 0, got -1.0"),
         ({"ridge": float("nan")}, SettingError, "Ridge must be a finite number of at least 0, got nan"),
+        ({"kind": "reduced-rank"}, SettingError, r"needs a rank of at least 1, got None. Give one \(rank=8\)"),
+        ({"kind": "reduced-rank", "rank": 0}, SettingError, "needs a rank of at least 1, got 0"),
+        ({"kind": "reduced-rank", "rank": 4}, SettingError, "from 3 to 3 variables has a rank of 1 to 3, got 4"),
+        ({"rank": 2}, SettingError, "Only a reduced-rank map has a rank to choose; got 2 for affine"),
     ],
 )
 def test_settings_out_of_range_are_refused(settings: dict[str, Any], error: type[Exception], words: str) -> None:
@@ -246,7 +420,34 @@ def test_settings_out_of_range_are_refused(settings: dict[str, Any], error: type
         fit_map(*pairs(3, 3), **settings)
 
 
+def test_a_bad_row_is_counted_over_all_chunks_and_batches() -> None:
+    x, y = pairs(4, 3, n=20_000)
+    y[15_001, 2] = torch.nan
+    with pytest.raises(NonFiniteError, match="Row 15001 holds NaN or infinity among its target codes"):
+        fit_map(x, y)
+    with pytest.raises(NonFiniteError, match="Row 15001 "):
+        paired_moments_of(zip(x.split(999), y.split(999), strict=True))
+
+
+def test_a_stream_that_cannot_be_mapped_is_refused() -> None:
+    x, y = pairs(4, 3)
+    with pytest.raises(IllPosedError, match="empty stream; give at least one batch of pairs"):
+        paired_moments_of([])
+    with pytest.raises(CodeShapeError, match="must be paired: got 80 and 79 of them"):
+        paired_moments_of([(x, y), (x, y[1:])])
+    with pytest.raises(CodeShapeError, match="Rows of 4 and 3 variables are wanted"):
+        paired_moments_of([(x, y), (y, x)])
+    with pytest.raises(CodeShapeError, match=r"source codes of shape n x variables, got \(80, 2, 2\)"):
+        paired_moments_of([(x.view(80, 2, 2), y)])
+    with pytest.raises(CodeShapeError, match="sources have 4 and 3 variables"):
+        paired_moments_of([(x, y)]).merge(paired_moments_of([(y, x)]))
+    with pytest.raises(SettingError, match="Leaving one out needs the pairs again, and moments hold none"):
+        fit_map_from(paired_moments_of([(x, y)]), ridge="loo")
+
+
 def test_an_unknown_ridge_is_answered_with_the_known() -> None:
     """Unwrapped: in tests the type checker would answer first."""
-    with pytest.raises(UnknownNameError, match=r"Unknown ridge 'gvc'\. Did you mean 'gcv'.*Or give a number, or None"):
+    with pytest.raises(
+        UnknownNameError, match=r"Unknown ridge 'gvc'\. Did you mean 'gcv'.*Known: gcv, loo.*Or give a number, or None"
+    ):
         inspect.unwrap(fit_map)(*pairs(3, 3), ridge="gvc")  # type: ignore[arg-type]

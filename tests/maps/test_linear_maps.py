@@ -1,5 +1,6 @@
 """Linear maps as values: applying, following and going back are what matrices say they are."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from latlas.base.artifacts import CONFIG, save_tensors
 from latlas.base.errors import ArtifactError, CodeShapeError, IllPosedError, MissingPathError, OutputExistsError
 from latlas.base.provenance import Provenance, file_hash
 from latlas.encodings.encoding import Encoding
+from latlas.maps import linear as linear_module
 from latlas.maps.fit import fit_map
 from latlas.maps.linear import LinearMap
 
@@ -53,6 +55,16 @@ def test_codes_come_back_in_their_own_type_and_are_computed_in_double(dtype: tor
     assert moved.equal((given.double() @ there.weight + there.bias).to(dtype))
 
 
+def test_many_codes_are_moved_as_few_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    there, many = a_map(3, 5), codes(3, n=100)
+    whole = there.apply(many)
+    monkeypatch.setattr(linear_module, "_CHUNK", 7)
+    torch.testing.assert_close(there.apply(many), whole, **EXACT)
+    free = many.clone().requires_grad_()
+    there.apply(free).sum().backward()
+    torch.testing.assert_close(free.grad, there.weight.sum(dim=1).expand(100, 3), **EXACT)
+
+
 def test_no_codes_are_moved_to_no_codes() -> None:
     assert a_map(3, 5).apply(torch.zeros(0, 3)).shape == (0, 5)
 
@@ -68,6 +80,26 @@ def test_codes_of_another_space_are_refused_with_the_map_that_is_needed(given: T
 def test_a_weight_and_a_bias_that_do_not_fit_make_no_map(weight: tuple[int, ...], bias: tuple[int, ...]) -> None:
     with pytest.raises(CodeShapeError, match="weight s x t and a bias t"):
         LinearMap(weight=torch.zeros(weight), bias=torch.zeros(bias), kind="affine", source="A", target="B")
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.int64])
+def test_weights_of_any_type_are_kept_in_double(dtype: torch.dtype) -> None:
+    there = a_map(3, 5)
+    narrow = LinearMap(
+        weight=(4 * there.weight).to(dtype), bias=(4 * there.bias).to(dtype), kind="affine", source="A", target="B"
+    )
+    assert (narrow.weight.dtype, narrow.bias.dtype) == (torch.float64, torch.float64)
+    assert narrow.weight.equal((4 * there.weight).to(dtype).double())
+    moved = narrow.apply(codes(3).float())
+    assert moved.dtype == torch.float32
+    torch.testing.assert_close(moved.double(), codes(3).float().double() @ narrow.weight + narrow.bias, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("shape", [(3, 3), (5,), (5, 3)])
+def test_a_residual_covariance_of_another_size_makes_no_map(shape: tuple[int, ...]) -> None:
+    there = a_map(3, 5)
+    with pytest.raises(CodeShapeError, match=r"residual covariance of this map is 5 x 5, got \("):
+        dataclasses.replace(there, residual_covariance=torch.zeros(shape))
 
 
 # Following
@@ -157,13 +189,27 @@ def test_what_is_saved_comes_back_to_the_last_bit(tmp_path: Path) -> None:
     for name in ("kind", "source", "target", "evidence", "provenance"):
         assert getattr(loaded, name) == getattr(there, name)
     assert loaded.evidence["r2"][1] is None
+    assert there.residual_covariance is not None
+    assert loaded.residual_covariance is not None
+    assert loaded.residual_covariance.equal(there.residual_covariance)
     assert loaded.apply(codes(3)).equal(there.apply(codes(3)))
+
+
+def test_warnings_are_kept_with_the_map(tmp_path: Path) -> None:
+    source = codes(3, n=5)
+    doubled = fit_map(torch.cat([source, source[:, :1]], dim=1), source)
+    assert len(doubled.warnings) == 2
+    doubled.save_pretrained(tmp_path / "map")
+    assert LinearMap.from_pretrained(tmp_path / "map").warnings == doubled.warnings
+    assert a_map(3, 5).warnings == ()
 
 
 def test_composed_and_inverted_maps_can_be_kept_too(tmp_path: Path) -> None:
     composed = a_map(3, 3).then(a_map(3, 3, seed=1).inverse())
     composed.save_pretrained(tmp_path / "map")
-    assert LinearMap.from_pretrained(tmp_path / "map").weight.equal(composed.weight)
+    loaded = LinearMap.from_pretrained(tmp_path / "map")
+    assert loaded.weight.equal(composed.weight)
+    assert loaded.residual_covariance is None, "nobody measured it"
 
 
 def test_a_folder_that_is_taken_is_refused(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from latlas.base.artifacts import CONFIG, save_tensors
+from latlas.base.artifacts import CARD, CONFIG, save_tensors
 from latlas.base.errors import ArtifactError, CodeShapeError, ImageFormatError, MissingPathError, OutputExistsError
 from latlas.base.provenance import Provenance, file_hash
 from latlas.models.architectures.registry import ARCHITECTURES, architecture
@@ -132,7 +132,7 @@ def test_a_model_comes_back_bit_for_bit(name: str, image_shape: tuple[int, int, 
     provenance = Provenance(made_by="train_vae", seed=3, made_from={"images": "ab"}, settings={"epochs": 2})
     model = build(name, image_shape, name="mine", provenance=provenance).eval()
     model.save_pretrained(tmp_path / "model")
-    assert sorted(path.name for path in (tmp_path / "model").iterdir()) == sorted([CONFIG, WEIGHTS])
+    assert sorted(path.name for path in (tmp_path / "model").iterdir()) == sorted([CARD, CONFIG, WEIGHTS])
     for again in (VAE.from_pretrained(tmp_path / "model"), load_model(str(tmp_path / "model"))):
         assert isinstance(again, VAE)
         assert again.fingerprint == model.fingerprint

@@ -20,6 +20,7 @@ from latlas.base.errors import ArtifactError, MissingPathError, OutputExistsErro
 from latlas.base.provenance import Provenance, file_hash
 
 CONFIG = "config.json"
+CARD = "README.md"  # what people and the Hub read; latlas never does, so it may be edited: no hash is kept of it
 FORMAT = 1  # raised when an older latlas could no longer read what this one writes
 
 
@@ -71,7 +72,7 @@ def check_free(folder: str | Path, *, replace: bool = False) -> None:
         raise OutputExistsError(f"{target} is a file; name a folder that does not exist yet.")
     if not target.exists() or not any(target.iterdir()):
         return
-    if replace and (target / CONFIG).is_file() and _kind_of(target) is not None:
+    if replace and peek(target) is not None:
         return
     remedy = (
         "It is not a latlas artifact, so it is never replaced: name another folder."
@@ -130,11 +131,11 @@ def write_file(path: str | Path, write: Callable[[BinaryIO], object]) -> None:
 
 
 def write_config(folder: Path, *, kind: str, settings: Mapping[str, Any], provenance: Provenance) -> None:
-    """Write `config.json` with the hash of every file that lies in the folder: call it last."""
+    """Write `config.json` with the hash of every file that lies in the folder, cards excepted: call it last."""
     files = {
         path.relative_to(folder).as_posix(): file_hash(path)
         for path in sorted(folder.rglob("*"))
-        if path.is_file() and path != folder / CONFIG
+        if path.is_file() and path != folder / CONFIG and path.name != CARD
     }
     record = {
         "kind": kind,
@@ -144,6 +145,16 @@ def write_config(folder: Path, *, kind: str, settings: Mapping[str, Any], proven
         "files": files,
     }
     write_json(folder / CONFIG, record)
+
+
+def peek(folder: str | Path) -> dict[str, Any] | None:
+    """Return the config of a latlas artifact of any kind, unchecked; None where the folder holds no such thing."""
+    try:
+        record = read_json(Path(folder) / CONFIG)
+    except ArtifactError:
+        return None
+    ours = isinstance(record, dict) and isinstance(record.get("kind"), str) and _is_ours(record)
+    return record if ours else None
 
 
 def read_config(folder: str | Path, *, kind: str) -> dict[str, Any]:
@@ -212,15 +223,6 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, ValueError, RecursionError) as failure:
         raise ArtifactError(f"{path} is not readable JSON ({type(failure).__name__}).") from failure
-
-
-def _kind_of(folder: Path) -> str | None:
-    try:
-        record = read_json(folder / CONFIG)
-    except ArtifactError:
-        return None
-    kind = record.get("kind") if isinstance(record, dict) and _is_ours(record) else None
-    return kind if isinstance(kind, str) else None
 
 
 def _is_ours(record: Mapping[str, Any]) -> bool:

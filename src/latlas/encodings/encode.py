@@ -10,9 +10,15 @@ from latlas.base.progress import Progress, silent, track
 from latlas.base.provenance import Provenance
 from latlas.data.images import ImageSet
 from latlas.encodings.encoding import Encoding
-from latlas.models.protocols import Encoder, LatentModel, check_images, device_of, require_encoder
-
-_BATCH = 1000
+from latlas.models.protocols import (
+    Encoder,
+    LatentModel,
+    check_images,
+    device_of,
+    images_at_once,
+    require_encoder,
+    scaling_of,
+)
 
 
 def encode(
@@ -39,7 +45,8 @@ def encode(
         check_free(out, replace=replace)
     means, log_variances = [], []
     device = device_of(encoder)
-    batches = track(images.batches(_BATCH), f"encoding {images.name}", progress, total=-(-len(images) // _BATCH))
+    size = images_at_once(images.image_shape)
+    batches = track(images.batches(size), f"encoding {images.name}", progress, total=-(-len(images) // size))
     with torch.inference_mode():
         for batch in batches:
             posterior = encoder.encode(batch.to(device))
@@ -53,6 +60,7 @@ def encode(
         if part is not None and not bool(part.isfinite().all()):
             first = int((~part.isfinite()).flatten(1).any(dim=1).nonzero()[0, 0])
             raise NonFiniteError(f"{encoder.name} encodes image {images.name_of(first)} of {images.name} as NaN or infinity.")
+    scaling = scaling_of(encoder)
     encoding = Encoding(
         mean=mean,
         log_variance=log_variance,
@@ -60,7 +68,9 @@ def encode(
         images=images.name,
         images_hash=images.content_hash,
         provenance=Provenance(
-            made_by="encode", made_from={"model": encoder.fingerprint, "images": images.content_hash}, settings={}
+            made_by="encode",
+            made_from={"model": encoder.fingerprint, "images": images.content_hash},
+            settings={} if scaling is None else {"scaling": scaling},
         ),
     )
     if out is not None:

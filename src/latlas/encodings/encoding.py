@@ -10,8 +10,10 @@ from torch import Tensor
 
 from latlas.base.artifacts import read_config, write_config, writing
 from latlas.base.errors import ArtifactError, IllPosedError
+from latlas.base.hub import resolve
 from latlas.base.provenance import Provenance
 from latlas.base.shapes import Codes, LatentShape
+from latlas.encodings.mapped import map_rows
 from latlas.numerics.posteriors import PosteriorMoments
 
 KIND = "encoding"
@@ -69,16 +71,17 @@ class Encoding:
 
     @classmethod
     def from_pretrained(cls, folder: str | Path) -> "Encoding":
-        """Read what `save_pretrained` wrote.
+        """Open what `save_pretrained` wrote; the codes stay on disk and are read where they are used.
 
         Raises:
             MissingPathError, ArtifactError: no such artifact, or a damaged one.
         """
+        folder = resolve(folder)
         config = read_config(folder, kind=KIND)
         try:
-            mean = torch.from_numpy(np.load(Path(folder) / "mean.npy", allow_pickle=False))
+            mean = map_rows(Path(folder) / "mean.npy")
             path = Path(folder) / "log_variance.npy"
-            log_variance = torch.from_numpy(np.load(path, allow_pickle=False)) if path.is_file() else None
+            log_variance = map_rows(path) if path.is_file() else None
             settings = config["settings"]
             return cls(
                 mean=mean,

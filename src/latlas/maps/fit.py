@@ -1,20 +1,27 @@
 """Paired codes -> LinearMap, through their joint moments alone."""
 
 import math
+from collections.abc import Iterable, Iterator
 from typing import Literal
 
-import torch
 from torch import Tensor
 
 from latlas.base.errors import CodeShapeError, IllPosedError, SettingError, unknown_name
 from latlas.base.provenance import Provenance, tensor_hash
 from latlas.encodings.encoding import Encoding, require_paired
+from latlas.encodings.mapped import RowsHash, batches
+from latlas.maps.evidence import evidence
 from latlas.maps.linear import LinearMap, known_fingerprint
+from latlas.numerics.leave_one_out import Batches, choose_ridge_leaving_one_out
 from latlas.numerics.moments import PairedMoments
+from latlas.numerics.restricted import fit_orthogonalised, fit_reduced_rank
 from latlas.numerics.solve import LinearFit, choose_ridge, fit_affine, fit_orthogonal
 
-KINDS = ("affine", "orthogonal")
-_CHUNK = 65_536  # rows centred at a time: bounds the float64 copies
+KINDS = ("affine", "orthogonal", "orthogonalised", "reduced-rank")
+RIDGES = ("gcv", "loo")
+_CHUNK = 8192  # rows read at a time: of codes on disk, no more are in memory
+
+RidgeChoice = float | Literal["gcv", "loo"] | None
 
 
 def fit_map(
@@ -22,107 +29,231 @@ def fit_map(
     target: Tensor | Encoding,
     *,
     kind: str = "affine",
-    ridge: float | Literal["gcv"] | None = None,
+    ridge: RidgeChoice = None,
     bias: bool = True,
+    rank: int | None = None,
 ) -> LinearMap:
     """Return the linear map from source codes to target codes with the least squared latent error.
+
+    The pairs are read once, in chunks (three times with `ridge="loo"`); memory does not grow with their number where the
+    codes are on disk (`Encoding.from_pretrained`).
 
     Args:
         source: codes `n s`, or an encoding.
         target: codes `n t` of the same images in the same order, or an encoding.
-        kind: "affine" (least squares), or "orthogonal" (rotation, one scale, shift).
+        kind: "affine" (least squares), "orthogonal" (rotation, one scale, shift: Procrustes), "orthogonalised" (the rotation
+            nearest to the least-squares weight, one scale, shift) or "reduced-rank" (least squares of a given rank).
         ridge: penalty on squared weights in scikit-learn's units; None for none, "gcv" to choose it by generalised
-            cross-validation. Affine maps only.
-        bias: whether the map has an intercept. Affine maps only.
+            cross-validation, "loo" by exact leave-one-out. Not for orthogonal maps.
+        bias: whether the map has an intercept. Not for orthogonal maps, which always have.
+        rank: of a reduced-rank map, from 1 to the smaller of s and t. `evidence["rank_errors"]` tells what others would give.
 
     Raises:
-        UnknownNameError: no such kind.
+        UnknownNameError: no such kind, or word for a ridge.
         CodeShapeError: codes that are no matrices, or of different numbers.
-        IllPosedError: encodings of different images; fewer pairs than unknowns without a ridge.
-        NonFiniteError: NaN among the codes.
-        SettingError: a ridge or `bias=False` for an orthogonal map; a negative ridge.
+        IllPosedError: encodings of different images; fewer pairs than unknowns without a ridge; constant codes.
+        NonFiniteError: NaN among the codes; names the row.
+        SettingError: a ridge or `bias=False` for an orthogonal map; a negative ridge; a rank out of its range, for another
+            kind, or none for a reduced-rank map.
+
+    >>> codes = torch.randn(80, 3, dtype=torch.float64)
+    >>> fit_map(codes, codes @ torch.ones(3, 2, dtype=torch.float64) + 5).weight.round().tolist()
+    [[1.0, 1.0], [1.0, 1.0], [1.0, 1.0]]
     """
-    check_settings(kind, ridge, bias=bias)
+    check_settings(kind, ridge, bias=bias, rank=rank)
     if isinstance(source, Encoding) and isinstance(target, Encoding):
         require_paired(source, target)
-    moments = paired_moments(_codes(source), _codes(target))
-    if kind == "orthogonal":
-        fit = fit_orthogonal(moments)
-    else:
-        strength = choose_ridge(moments, bias=bias) if isinstance(ridge, str) else (ridge or 0.0)
-        fit = fit_affine(moments, ridge=strength, bias=bias)
-    return LinearMap(
-        weight=fit.weight,
-        bias=fit.bias,
+    left, right = _codes(source), _codes(target)
+    _check_pair(left, right)
+    if left.shape[0] == 0:
+        raise IllPosedError("No pairs of codes were given; a map needs at least one more pair than the source has variables.")
+    hashes = RowsHash(left), RowsHash(right)
+    passing = (one.passing(batches(codes, _CHUNK)) for one, codes in zip(hashes, (left, right), strict=True))
+    moments = paired_moments_of(zip(*passing, strict=True))
+    return _fitted(
+        moments,
         kind=kind,
-        source=source.model if isinstance(source, Encoding) else "source",
-        target=target.model if isinstance(target, Encoding) else "target",
-        source_fingerprint=_fingerprint(source),
-        target_fingerprint=_fingerprint(target),
-        evidence=evidence(fit),
-        provenance=Provenance(
-            made_by="fit_map",
-            made_from={"source": tensor_hash(_codes(source)), "target": tensor_hash(_codes(target))},
-            settings={"kind": kind, "ridge": ridge, "bias": bias},
-        ),
+        ridge=ridge,
+        bias=bias,
+        rank=rank,
+        again=lambda: zip(batches(left, _CHUNK), batches(right, _CHUNK), strict=True),
+        spaces=(source, target),
+        made_by="fit_map",
+        made_from={"source": hashes[0].hexdigest(), "target": hashes[1].hexdigest()},
     )
 
 
-def check_settings(kind: str, ridge: float | str | None, *, bias: bool = True) -> None:
+def fit_map_from(
+    moments: PairedMoments,
+    *,
+    kind: str = "affine",
+    ridge: RidgeChoice = None,
+    bias: bool = True,
+    rank: int | None = None,
+    source: str = "source",
+    target: str = "target",
+) -> LinearMap:
+    """Return the linear map from moments that were gathered elsewhere, over batches or processes, and merged.
+
+    Args:
+        moments: what `paired_moments_of` gave, or several of them merged.
+        kind: as in `fit_map`, and so are the other settings.
+        ridge: a number or "gcv"; "loo" needs the pairs again, which only `fit_map` has.
+        bias: whether the map has an intercept.
+        rank: of a reduced-rank map.
+        source: name of the source space.
+        target: name of the target space.
+
+    Raises:
+        SettingError: `ridge="loo"`; else as `fit_map`.
+    """
+    check_settings(kind, ridge, bias=bias, rank=rank)
+    if ridge == "loo":
+        raise SettingError(
+            "Leaving one out needs the pairs again, and moments hold none. Use ridge='gcv', or give codes to fit_map."
+        )
+    return _fitted(
+        moments,
+        kind=kind,
+        ridge=ridge,
+        bias=bias,
+        rank=rank,
+        again=None,
+        spaces=(source, target),
+        made_by="fit_map_from",
+        made_from={"moments": tensor_hash(moments.joint.mean, moments.joint.scatter)},
+    )
+
+
+def paired_moments_of(pairs: Iterable[tuple[Tensor, Tensor]]) -> PairedMoments:
+    """Return the joint moments of a stream of paired batches of codes, read once: memory does not grow with its length.
+
+    The moments of several streams, in several processes, add up: `first.merge(second)`.
+
+    Args:
+        pairs: batches of source codes `n s` and of target codes `n t`.
+
+    Raises:
+        CodeShapeError: codes that are no matrices, of different numbers, or of other widths than those before.
+        IllPosedError: an empty stream.
+        NonFiniteError: NaN among the codes; names the row, counted over the whole stream.
+
+    >>> paired_moments_of((torch.randn(5, 3), torch.randn(5, 2)) for _ in range(4)).count
+    20
+    """
+    return PairedMoments.over(_checked(pairs))
+
+
+def check_settings(kind: str, ridge: float | str | None, *, bias: bool = True, rank: int | None = None) -> None:
     """Raise unless `fit_map` could fit with these settings: asked before any work.
 
     Raises:
-        UnknownNameError: no such kind, or a word for a ridge that is not "gcv".
-        SettingError: a ridge or `bias=False` for an orthogonal map; a negative or non-finite ridge.
+        UnknownNameError: no such kind, or a word for a ridge that is neither "gcv" nor "loo".
+        SettingError: a ridge or `bias=False` for an orthogonal map; a negative or non-finite ridge; a rank below 1, for
+            another kind than "reduced-rank", or none for that.
     """
     if kind not in KINDS:
         raise unknown_name("kind of map", kind, KINDS)
     if kind == "orthogonal" and (ridge is not None or not bias):
         raise SettingError("An orthogonal map has neither a ridge nor a choice of bias. Leave them out, or fit an affine map.")
+    if kind == "reduced-rank" and (rank is None or rank < 1):
+        raise SettingError(f"A reduced-rank map needs a rank of at least 1, got {rank}. Give one (rank=8).")
+    if kind != "reduced-rank" and rank is not None:
+        raise SettingError(f"Only a reduced-rank map has a rank to choose; got {rank} for {kind}. Leave it out.")
     if isinstance(ridge, str):
-        if ridge != "gcv":
-            raise unknown_name("ridge", ridge, ["gcv"], hint="Or give a number, or None.")
+        if ridge not in RIDGES:
+            raise unknown_name("ridge", ridge, RIDGES, hint="Or give a number, or None.")
     elif ridge is not None and not (ridge >= 0.0 and math.isfinite(ridge)):
         raise SettingError(f"Ridge must be a finite number of at least 0, got {ridge}.")
 
 
-def paired_moments(source: Tensor, target: Tensor) -> PairedMoments:
-    """Return the joint moments of paired codes, taken in chunks.
+def _fitted(
+    moments: PairedMoments,
+    *,
+    kind: str,
+    ridge: RidgeChoice,
+    bias: bool,
+    rank: int | None,
+    again: Batches | None,
+    spaces: tuple[Encoding | Tensor | str, Encoding | Tensor | str],
+    made_by: str,
+    made_from: dict[str, str],
+) -> LinearMap:
+    _require_varied(moments if bias else moments.uncentred())
+    left_out: Tensor | None = None
+    if ridge == "loo":
+        assert again is not None
+        strength, left_out = choose_ridge_leaving_one_out(moments, again, bias=bias)
+    elif ridge == "gcv":
+        strength = choose_ridge(moments, bias=bias)
+    else:
+        strength = float(ridge or 0.0)
+    fit = _fit(moments, kind=kind, ridge=strength, bias=bias, rank=rank)
+    record = evidence(fit, unknowns=None if kind == "orthogonal" else moments.source_size + int(bias))
+    if rank is not None:
+        record["map_rank"] = rank
+    if left_out is not None:
+        record["leave_one_out_error"] = left_out.tolist()
+    return LinearMap(
+        weight=fit.weight,
+        bias=fit.bias,
+        kind=kind,
+        source=_name(spaces[0], "source"),
+        target=_name(spaces[1], "target"),
+        source_fingerprint=_fingerprint(spaces[0]),
+        target_fingerprint=_fingerprint(spaces[1]),
+        residual_covariance=fit.residual_covariance,
+        evidence=record,
+        provenance=Provenance(
+            made_by=made_by,
+            made_from=made_from,
+            settings={"kind": kind, "ridge": ridge, "bias": bias} | ({} if rank is None else {"rank": rank}),
+        ),
+    )
 
-    Raises:
-        CodeShapeError: codes that are no matrices, or of different numbers.
-        IllPosedError: no pairs.
-    """
+
+def _fit(moments: PairedMoments, *, kind: str, ridge: float, bias: bool, rank: int | None) -> LinearFit:
+    if kind == "orthogonal":
+        return fit_orthogonal(moments)
+    if kind == "orthogonalised":
+        return fit_orthogonalised(moments, ridge=ridge, bias=bias)
+    if kind == "reduced-rank":
+        assert rank is not None
+        return fit_reduced_rank(moments, rank=rank, ridge=ridge, bias=bias)
+    return fit_affine(moments, ridge=ridge, bias=bias)
+
+
+def _require_varied(used: PairedMoments) -> None:
+    for name, side in (("source", used.source), ("target", used.target)):
+        if used.count > 1 and bool(side.constant().all()):
+            raise IllPosedError(
+                f"The {name} codes are constant: all {used.count} of them are alike, so no map can be fitted. Give images that "
+                "differ, and look at the encoder: it may have collapsed."
+            )
+
+
+def _checked(pairs: Iterable[tuple[Tensor, Tensor]]) -> Iterator[tuple[Tensor, Tensor]]:
+    for left, right in pairs:
+        _check_pair(left, right)
+        yield left, right
+
+
+def _check_pair(source: Tensor, target: Tensor) -> None:
     for name, codes in (("source", source), ("target", target)):
         if codes.ndim != 2:
             raise CodeShapeError(f"A vector map needs {name} codes of shape n x variables, got {tuple(codes.shape)}.")
     if source.shape[0] != target.shape[0]:
         raise CodeShapeError(f"Source and target codes must be paired: got {source.shape[0]} and {target.shape[0]} of them.")
-    if source.shape[0] == 0:
-        raise IllPosedError("No pairs of codes were given; a map needs at least one more pair than the source has variables.")
-    total: PairedMoments | None = None
-    for left, right in zip(torch.split(source, _CHUNK), torch.split(target, _CHUNK), strict=True):
-        part = PairedMoments.of(left, right)
-        total = part if total is None else total.merge(part)
-    assert total is not None
-    return total
 
 
-def evidence(fit: LinearFit) -> dict[str, object]:
-    """Return what is known of a fit, ready for JSON (None for what is undefined)."""
-    return {
-        "pairs": fit.count,
-        "ridge": fit.ridge,
-        "rank": fit.rank,
-        "condition": fit.condition if math.isfinite(fit.condition) else None,
-        "ill_posed": fit.rank < fit.weight.shape[0],
-        "r2": [None if math.isnan(value) else value for value in fit.r2.tolist()],
-        "residual_variance": torch.as_tensor(fit.residual_covariance).diagonal().tolist(),
-    }
+def _name(space: Encoding | Tensor | str, otherwise: str) -> str:
+    if isinstance(space, Encoding):
+        return space.model
+    return space if isinstance(space, str) else otherwise
 
 
-def _fingerprint(paired: Tensor | Encoding) -> str | None:
-    return known_fingerprint(paired.provenance) if isinstance(paired, Encoding) else None
+def _fingerprint(space: Encoding | Tensor | str) -> str | None:
+    return known_fingerprint(space.provenance) if isinstance(space, Encoding) else None
 
 
 def _codes(paired: Tensor | Encoding) -> Tensor:

@@ -10,19 +10,25 @@ from jaxtyping import Float
 from torch import Tensor
 
 from latlas.base.artifacts import load_tensors, read_config, save_tensors, write_config, writing
+from latlas.base.cards import write_card
 from latlas.base.errors import ArtifactError, CodeShapeError, IllPosedError
+from latlas.base.hub import Pushable, resolve
 from latlas.base.provenance import Provenance
+from latlas.encodings.mapped import batches
+from latlas.maps.cards import map_card
 
 KIND = "linear-map"
 _TENSORS = "map.safetensors"
+_CHUNK = 65_536  # codes that are in double at a time
 _UNSTATED = "unstated"  # what a CallableModel says whose maker gave no fingerprint: it tells no model from another
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class LinearMap:
-    """An affine map between vector latent spaces: target = source @ weight + bias, in float64.
+class LinearMap(Pushable):
+    """An affine map between vector latent spaces: target = source @ weight + bias, in float64 whatever it was made from.
 
-    `evidence` tells how the fit went: count, rank, condition, ridge, R2 per target variable.
+    `evidence` tells how the fit went: pairs, rank, condition, ridge, R2 and residual variance per target variable, and in
+    words what `warnings` gives.
     """
 
     weight: Tensor  # s t
@@ -32,6 +38,7 @@ class LinearMap:
     target: str
     source_fingerprint: str | None = None  # of the two models' weights; None where unknown
     target_fingerprint: str | None = None
+    residual_covariance: Tensor | None = None  # t t: mean outer product of target - prediction over the pairs of the fit
     evidence: Mapping[str, Any] = field(default_factory=dict)
     provenance: Provenance = field(default_factory=lambda: Provenance(made_by="LinearMap"))
 
@@ -40,6 +47,15 @@ class LinearMap:
             raise CodeShapeError(
                 f"A map needs a weight s x t and a bias t, got {tuple(self.weight.shape)}, {tuple(self.bias.shape)}."
             )
+        if self.residual_covariance is not None and self.residual_covariance.shape != (self.target_size, self.target_size):
+            raise CodeShapeError(
+                f"A residual covariance of this map is {self.target_size} x {self.target_size}, "
+                f"got {tuple(self.residual_covariance.shape)}."
+            )
+        for name in ("weight", "bias", "residual_covariance"):
+            part: Tensor | None = getattr(self, name)
+            if part is not None and part.dtype != torch.float64:
+                object.__setattr__(self, name, part.double())
 
     @property
     def source_size(self) -> int:
@@ -50,6 +66,11 @@ class LinearMap:
     def target_size(self) -> int:
         """Variables of the target space."""
         return self.weight.shape[1]
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What a person must hear of the fit before using it, with the cure; empty where it is well posed."""
+        return tuple(self.evidence.get("warnings", ()))
 
     def apply(self, codes: Float[Tensor, "n *source"]) -> Float[Tensor, "n target"]:
         """Return the codes relocated into the target space, in the type they came in.
@@ -63,7 +84,7 @@ class LinearMap:
                 "Use codes of that model, or fit a map on encodings of yours."
             )
         weight, bias = self.weight.to(codes.device), self.bias.to(codes.device)
-        return (codes.double() @ weight + bias).to(codes.dtype)
+        return torch.cat([(part.double() @ weight + bias).to(codes.dtype) for part in batches(codes, _CHUNK)])
 
     def check_source(self, encoded: Provenance, *, name: str) -> None:
         """Raise if an encoding is known to be of another model than the one whose codes this map takes.
@@ -132,7 +153,10 @@ class LinearMap:
             OutputExistsError: the folder already holds something.
         """
         with writing(folder, replace=replace) as beside:
-            save_tensors(beside / _TENSORS, {"weight": self.weight, "bias": self.bias})
+            tensors = {"weight": self.weight, "bias": self.bias}
+            if self.residual_covariance is not None:
+                tensors["residual_covariance"] = self.residual_covariance
+            save_tensors(beside / _TENSORS, tensors)
             settings: dict[str, Any] = {
                 "map": self.kind,
                 "source": self.source,
@@ -141,6 +165,17 @@ class LinearMap:
                 "target_fingerprint": self.target_fingerprint,
                 "evidence": dict(self.evidence),
             }
+            card = map_card(
+                artifact=KIND,
+                loader="latlas.LinearMap",
+                fitted_as=self.kind,
+                source=self.source,
+                target=self.target,
+                codes=f"n x {self.source_size}",
+                weight=self.weight.shape,
+                evidence=self.evidence,
+            )
+            write_card(beside, card, self.provenance)
             write_config(beside, kind=KIND, settings=settings, provenance=self.provenance)
 
     @classmethod
@@ -150,6 +185,7 @@ class LinearMap:
         Raises:
             MissingPathError, ArtifactError: no such artifact, or a damaged one.
         """
+        folder = resolve(folder)
         config = read_config(folder, kind=KIND)
         tensors = load_tensors(Path(folder) / _TENSORS)
         settings = config["settings"]
@@ -162,6 +198,7 @@ class LinearMap:
                 target=settings["target"],
                 source_fingerprint=settings.get("source_fingerprint"),  # absent from the first maps
                 target_fingerprint=settings.get("target_fingerprint"),
+                residual_covariance=tensors.get("residual_covariance"),  # absent from the first maps, and from composed ones
                 evidence=settings["evidence"],
                 provenance=Provenance.from_json(config["provenance"]),
             )

@@ -4,16 +4,22 @@ A model encodes, decodes, or both, for one named latent space. Nothing above thi
 protocols, so that a pair of callables serves wherever a VAE does.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeGuard, runtime_checkable
 
 import torch
 from torch import Tensor
 
-from latlas.base.errors import CapabilityError, CodeShapeError, ImageFormatError
+from latlas.base.errors import CapabilityError, CodeShapeError, ImageFormatError, SettingError
 from latlas.base.shapes import Codes, Images, ImageShape, LatentShape
 
 _COLOURS = {1: "grey", 3: "colour"}
+
+# What is computed at once: values of images (channels x height x width, of all together), and images. A network that holds
+# 128 channels at full resolution, as the autoencoders of latent diffusion do, keeps 180 MB for each such layer.
+_VALUES_AT_ONCE = 2**20
+_IMAGES_AT_ONCE = 1000
 
 
 @dataclass(frozen=True)
@@ -29,6 +35,40 @@ class Posterior:
             return self.mean
         noise = torch.randn(self.mean.shape, generator=generator, dtype=self.mean.dtype).to(self.mean.device)
         return self.mean + noise * (0.5 * self.log_variance).exp()
+
+
+@dataclass(frozen=True, kw_only=True)
+class CodeScale:
+    """How a diffusion model has codes normalised: (code - shift) * factor.
+
+    Args:
+        factor: one number, or one a channel; none is 0.
+        shift: one number, or one a channel.
+
+    Raises:
+        SettingError: numbers that are not finite, or a factor of 0.
+    """
+
+    factor: tuple[float, ...] = (1.0,)
+    shift: tuple[float, ...] = (0.0,)
+
+    def __post_init__(self) -> None:
+        if not self.factor or not self.shift or not all(math.isfinite(value) for value in (*self.factor, *self.shift)):
+            raise SettingError(f"A scale needs finite factors and shifts, got {self.factor} and {self.shift}.")
+        if 0.0 in self.factor:
+            raise SettingError(f"A scale cannot have a factor of 0, which no decoder could undo; got {self.factor}.")
+
+    def apply(self, codes: Codes) -> Codes:
+        """Return raw codes as the diffusion model sees them."""
+        return (codes - _by_channel(self.shift, codes)) * _by_channel(self.factor, codes)
+
+    def undo(self, codes: Codes) -> Codes:
+        """Return codes of the diffusion model as the decoder takes them."""
+        return codes / _by_channel(self.factor, codes) + _by_channel(self.shift, codes)
+
+    def log_variance_gain(self, codes: Codes) -> Tensor:
+        """Return by how much `apply` raises the log-variance of codes like these: one number, or one a channel."""
+        return 2.0 * _by_channel(self.factor, codes).abs().log()
 
 
 @runtime_checkable
@@ -138,6 +178,27 @@ def check_codes(codes: Tensor, model: LatentModel) -> None:
         )
 
 
+def images_at_once(image_shape: ImageShape) -> int:
+    """Return how many images of a shape are encoded or decoded at once: at most 1,000, and at most 2^20 values together.
+
+    >>> images_at_once((1, 28, 28)), images_at_once((3, 64, 64)), images_at_once((3, 1024, 1024))
+    (1000, 85, 1)
+    """
+    return max(1, min(_IMAGES_AT_ONCE, _VALUES_AT_ONCE // max(1, math.prod(image_shape))))
+
+
+def scaling_of(model: object) -> str | None:
+    """Return "raw" or "scaled" of a model that says whether its codes are normalised for a diffusion model, else None."""
+    scaling: Any = getattr(model, "scaling", None)
+    return scaling if isinstance(scaling, str) else None
+
+
+def configured_scale(model: object) -> CodeScale | None:
+    """Return the normalisation that a model's own config states for its raw codes, or None."""
+    scale: Any = getattr(model, "scale", None)
+    return scale if isinstance(scale, CodeScale) else None
+
+
 def device_of(model: object) -> torch.device:
     """Return where a model computes: its parameters' device, or the CPU."""
     if isinstance(model, torch.nn.Module):
@@ -165,9 +226,17 @@ def _cure(images_shape: ImageShape, model: LatentModel) -> str:
     if images_shape[0] != channels:
         wanted, found = (_COLOURS.get(count, f"{count}-channel") for count in (channels, images_shape[0]))
         return f"The model takes {wanted} images and these are {found}: convert them to {wanted} before."
+    stride: Any = getattr(model, "stride", None)
+    if isinstance(stride, int) and images_shape[1] == images_shape[2] and images_shape[1] % stride == 0:
+        return f"The model serves other sizes too: ask for it with ?size={images_shape[1]}."
     if height != width:  # --resize makes squares
         return f"Resize them to a height of {height} and a width of {width} before."
     return f"Folders of pictures can be resized with --resize {height}; convert arrays before."
+
+
+def _by_channel(values: tuple[float, ...], codes: Tensor) -> Tensor:
+    numbers = torch.tensor(values, dtype=codes.dtype, device=codes.device)
+    return numbers.reshape(1, -1, *[1] * (codes.ndim - 2))
 
 
 def _has(model: object, method: str) -> bool:

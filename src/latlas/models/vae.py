@@ -7,18 +7,20 @@ import torch
 from torch import Tensor, nn
 
 from latlas.base.artifacts import load_tensors, read_config, save_tensors, write_config, writing
+from latlas.base.cards import FOLDER, Card, write_card
 from latlas.base.errors import ArtifactError, LatlasError, MissingExtraError
+from latlas.base.hub import Pushable, resolve
 from latlas.base.provenance import Provenance, tensor_hash
 from latlas.base.shapes import Codes, Images, ImageShape, LatentShape
 from latlas.models.architectures.architecture import Architecture, SequentialEncoder
 from latlas.models.architectures.registry import architecture_from_json, architecture_to_json
-from latlas.models.protocols import Posterior, check_codes, check_images
+from latlas.models.protocols import Posterior, check_codes, check_images, parameter_count
 
 WEIGHTS = "model.safetensors"
 KIND = "vae"
 
 
-class VAE(nn.Module):
+class VAE(nn.Module, Pushable):
     """A variational autoencoder with a diagonal Gaussian posterior and a standard normal prior.
 
     It comes ready for use, in evaluation mode, so that batch norm uses what it has learned and learns nothing from being
@@ -56,7 +58,7 @@ class VAE(nn.Module):
     def encode(self, images: Images) -> Posterior:
         """Return the posterior of each image; of codes that are drawn in steps, the one along the means."""
         if isinstance(self.encoder, SequentialEncoder):
-            return self.infer(images, images.new_zeros(len(images), *self.latent_shape))[0]
+            return self.infer(images, images.new_zeros(images.shape[0], *self.latent_shape))[0]
         check_images(tuple(images.shape[1:]), self, name="the batch")  # type: ignore[arg-type]
         mean, log_variance = self.encoder(images)
         return Posterior(mean, log_variance)
@@ -68,11 +70,23 @@ class VAE(nn.Module):
         """
         if isinstance(self.encoder, SequentialEncoder):
             check_images(tuple(images.shape[1:]), self, name="the batch")  # type: ignore[arg-type]
-            mean, log_variance, codes = self.encoder.infer(images, noise, self.decoder)
+            mean, log_variance, codes, _ = self.encoder.unroll(images, noise, self.decoder)
             return Posterior(mean, log_variance), codes
         posterior = self.encode(images)
         assert posterior.log_variance is not None  # a VAE's encoder always gives one
         return posterior, posterior.mean + noise * (0.5 * posterior.log_variance).exp()
+
+    def reconstruct_logits(self, images: Images, noise: Codes) -> tuple[Posterior, Tensor]:
+        """Return the posterior of each image, and the logits of the image of the code that noise makes of it.
+
+        The same as `infer` and then `decode_logits`; an encoder that draws while it looks has the picture already.
+        """
+        if isinstance(self.encoder, SequentialEncoder):
+            check_images(tuple(images.shape[1:]), self, name="the batch")  # type: ignore[arg-type]
+            mean, log_variance, _, canvas = self.encoder.unroll(images, noise, self.decoder)
+            return Posterior(mean, log_variance), canvas
+        posterior, codes = self.infer(images, noise)
+        return posterior, self.decode_logits(codes)
 
     def decode(self, codes: Codes) -> Images:
         """Return the image of each code, in [0, 1]."""
@@ -111,16 +125,41 @@ class VAE(nn.Module):
             "name": self.name,
         }
         provenance = self.provenance if self.provenance is not None else Provenance(made_by="VAE")
+        write_card(folder, self._card(), provenance)
         write_config(folder, kind=KIND, settings=settings, provenance=provenance)
+
+    def _card(self) -> Card:
+        images, codes = (" x ".join(map(str, shape)) for shape in (self.image_shape, self.latent_shape))
+        settings = architecture_to_json(self.architecture)
+        return Card(
+            title=self.name,
+            summary=f"A variational autoencoder: images of {images} in [0, 1] to codes of {codes} and back.",
+            usage=(
+                f'import latlas\n\nmodel = latlas.load_model("{FOLDER}")\n'
+                f"codes = model.encode(images).mean  # images: float tensor n x {images}, in [0, 1]\n"
+                f"reconstructions = model.decode(codes)  # codes: n x {codes}"
+            ),
+            kind=KIND,
+            tags=(self.architecture.name,),
+            facts={
+                "architecture": settings.pop("name"),
+                **settings,
+                "images": self.image_shape,
+                "codes": self.latent_shape,
+                "parameters": parameter_count(self),
+            },
+        )
 
     @classmethod
     def from_pretrained(cls, folder: str | Path) -> "VAE":
-        """Read a model that `save_pretrained` or `train_vae` wrote.
+        """Read a model that `save_pretrained` or `train_vae` wrote: its folder, or its Hub id.
 
         Raises:
             MissingPathError, ArtifactError: no such artifact, or a damaged one.
             MissingExtraError: its architecture needs a package that is not installed.
+            HubError: a Hub id, and the Hub could not be reached.
         """
+        folder = resolve(folder)
         config = read_config(folder, kind=KIND)
         try:
             settings = config["settings"]

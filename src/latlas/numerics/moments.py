@@ -1,17 +1,22 @@
 """Mean and covariance of rows that never have to be in memory together.
 
-Batches are centred before their products are taken and merged by the formula of Chan, Golub and LeVeque (1983):
-adding up raw second moments instead loses every digit of a covariance whose mean is large.
+Rows are centred before their products are taken, and sets of rows merged by the formula of Chan, Golub and LeVeque
+(1983): adding up raw second moments instead loses every digit of a covariance whose mean is large.
 """
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Float64
+from jaxtyping import Bool, Float, Float64
 from torch import Tensor
 
 from latlas.base.errors import CodeShapeError, IllPosedError, NonFiniteError
+from latlas.numerics.accumulate import Accumulator
+
+# Below this share of its size a variable's spread is rounding, and carries no information.
+CONSTANT = 1e-14
 
 
 @dataclass(frozen=True)
@@ -41,32 +46,24 @@ class Moments:
         >>> Moments.of(torch.tensor([[0.0], [2.0]])).covariance()
         tensor([[1.]], dtype=torch.float64)
         """
-        exact = rows.detach().to(device="cpu", dtype=torch.float64)
-        if exact.shape[0] == 0:
-            return cls.empty(exact.shape[1])
-        mean = exact.mean(dim=0)
-        if not bool(mean.isfinite().all()):
-            bad = int((~exact.isfinite()).any(dim=1).nonzero()[0, 0]) if bool((~exact.isfinite()).any()) else 0
-            raise NonFiniteError(f"Row {bad} holds NaN or infinity; moments need finite numbers. Remove it first.")
-        centred = exact - mean
-        # The mean itself is rounded; what is left of it is taken out, as in Chan, Golub and LeVeque, section 3.
-        residue = centred.mean(dim=0)
-        centred = centred - residue
-        return cls(exact.shape[0], mean + residue, centred.T @ centred)
+        return cls.over([rows])
 
     @classmethod
     def over(cls, batches: Iterable[Float[Tensor, "_ d"]]) -> "Moments":
-        """Return the moments of a stream of batches of rows.
+        """Return the moments of a stream of batches of rows, of which only one at a time is in memory.
 
         Raises:
             IllPosedError: the stream is empty.
+            CodeShapeError: batches of different widths.
+            NonFiniteError: a row holds NaN or infinity.
         """
-        total: Moments | None = None
+        total: Accumulator | None = None
         for batch in batches:
-            total = cls.of(batch) if total is None else total.merge(cls.of(batch))
+            total = Accumulator(batch.shape[1]) if total is None else total
+            total.add(batch)
         if total is None:
             raise IllPosedError("Moments were asked of an empty stream; give at least one batch of rows.")
-        return total
+        return cls(total.count, total.mean, total.scatter())
 
     @property
     def size(self) -> int:
@@ -103,6 +100,11 @@ class Moments:
     def variance(self) -> Float64[Tensor, " d"]:
         """Return the population's variance of each variable."""
         return self.covariance().diagonal().clone()
+
+    def constant(self) -> Bool[Tensor, " d"]:
+        """Return which variables never vary, but for the rounding of their mean."""
+        spread = self.scatter.diagonal().clamp_min(0.0).sqrt()
+        return spread <= CONSTANT * self.mean.abs() * math.sqrt(max(self.count, 1))
 
 
 @dataclass(frozen=True)
@@ -149,11 +151,44 @@ class PairedMoments:
 
     @classmethod
     def of(cls, source: Float[Tensor, "n s"], target: Float[Tensor, "n t"]) -> "PairedMoments":
-        """Return the joint moments of paired rows."""
-        return cls(Moments.of(torch.cat([source.double(), target.double()], dim=1)), source.shape[1])
+        """Return the joint moments of paired rows.
+
+        Raises:
+            NonFiniteError: a row holds NaN or infinity.
+        """
+        return cls.over([(source, target)])
+
+    @classmethod
+    def over(cls, batches: Iterable[tuple[Float[Tensor, "_n s"], Float[Tensor, "_n t"]]]) -> "PairedMoments":
+        """Return the joint moments of a stream of paired batches, of which only one at a time is in memory.
+
+        Raises:
+            IllPosedError: the stream is empty.
+            CodeShapeError: batches of different widths, or halves of different lengths.
+            NonFiniteError: a row holds NaN or infinity; told by its number in the whole stream.
+        """
+        total: Accumulator | None = None
+        size = 0
+        for source, target in batches:
+            if total is None:
+                size = source.shape[1]
+                total = Accumulator(size, target.shape[1], names=("source", "target"))
+            total.add(source, target)
+        if total is None:
+            raise IllPosedError("Moments were asked of an empty stream; give at least one batch of pairs.")
+        return cls(Moments(total.count, total.mean, total.scatter()), size)
 
     def merge(self, other: "PairedMoments") -> "PairedMoments":
-        """Return the joint moments of both sets of pairs together."""
+        """Return the joint moments of both sets of pairs together.
+
+        Raises:
+            CodeShapeError: pairs of different widths.
+        """
+        if other.source_size != self.source_size:
+            raise CodeShapeError(
+                f"Cannot merge pairs whose sources have {self.source_size} and {other.source_size} variables; merge those of one "
+                "pair of spaces."
+            )
         return type(self)(self.joint.merge(other.joint), self.source_size)
 
     @property
@@ -177,6 +212,15 @@ class PairedMoments:
     def cross(self) -> Float64[Tensor, "s t"]:
         """The sum of centred outer products of source and target."""
         return self.joint.scatter[: self.source_size, self.source_size :]
+
+    def require_finite(self) -> None:
+        """Raise unless every moment is a number.
+
+        Raises:
+            NonFiniteError: one is not.
+        """
+        if not bool(self.joint.scatter.isfinite().all() and self.joint.mean.isfinite().all()):
+            raise NonFiniteError("The moments hold NaN or infinity; nothing can be fitted from them.")
 
     def uncentred(self) -> "PairedMoments":
         """Return the same pairs as if their means were zero: what a map without bias is fitted from."""

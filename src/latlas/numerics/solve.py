@@ -8,15 +8,14 @@ import math
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float64
+from jaxtyping import Bool, Float64
 from torch import Tensor
 
-from latlas.base.errors import IllPosedError, NonFiniteError, SettingError
-from latlas.numerics.moments import Moments, PairedMoments
+from latlas.base.errors import IllPosedError, SettingError
+from latlas.numerics.moments import CONSTANT, PairedMoments
+from latlas.numerics.spectrum import HIGHEST, LOWEST, Spectrum, eighths
 
 _EPSILON = torch.finfo(torch.float64).eps
-# Below this share of its spread a variable counts as constant: it carries rounding, not information.
-_CONSTANT = 1e-14
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,10 +26,19 @@ class LinearFit:
     bias: Float64[Tensor, " t"]
     ridge: float  # the penalty used, in scikit-learn's units (added to the scatter of the source)
     rank: int  # of the source's scatter, out of its number of variables
+    full_rank: int  # what `rank` is where the fit is well posed
     condition: float  # of the scaled scatter that was solved: how much rounding and noise are amplified
     residual_covariance: Float64[Tensor, "t t"]  # mean outer product of target - prediction (its mean is 0 with a bias)
     r2: Float64[Tensor, " t"]  # per target variable; NaN where the target is constant
     count: int  # rows of the fit
+    constant: Bool[Tensor, " s"]  # source variables that never vary, and so get no weight
+    # Mean squared error per target variable of the best map of each rank, from 0 up; only of a reduced-rank fit.
+    rank_errors: Float64[Tensor, " ranks"] | None = None
+
+    @property
+    def ill_posed(self) -> bool:
+        """Whether the data leave part of the map undecided."""
+        return self.rank < self.full_rank
 
 
 def fit_affine(moments: PairedMoments, *, ridge: float = 0.0, bias: bool = True) -> LinearFit:
@@ -63,7 +71,7 @@ def fit_affine(moments: PairedMoments, *, ridge: float = 0.0, bias: bool = True)
         )
     if moments.count == 0:
         raise IllPosedError("A map was asked of no pairs at all. Give pairs of source and target codes.")
-    _require_finite(used)
+    used.require_finite()
     scatter = used.source.scatter
     penalised = scatter + ridge * torch.eye(scatter.shape[0], dtype=torch.float64)
     scale = _inverse_spread(penalised, used)
@@ -76,7 +84,7 @@ def fit_affine(moments: PairedMoments, *, ridge: float = 0.0, bias: bool = True)
     residue = used.cross - penalised @ weight
     weight = weight + scale[:, None] * (vectors @ (inverse[:, None] * (vectors.T @ (scale[:, None] * residue))))
     condition = float(values[-1] / values[kept][0]) if bool(kept.any()) else math.inf
-    return _evidence(used, weight, ridge=ridge, rank=int(kept.sum()), condition=condition, original=moments)
+    return fit_of(weight, used, moments, ridge=ridge, rank=int(kept.sum()), condition=condition)
 
 
 def fit_orthogonal(moments: PairedMoments) -> LinearFit:
@@ -89,88 +97,87 @@ def fit_orthogonal(moments: PairedMoments) -> LinearFit:
         IllPosedError: fewer than two pairs, or a constant source.
         NonFiniteError: the moments hold NaN.
     """
-    _require_finite(moments)
+    moments.require_finite()
     if moments.count < 2:
         raise IllPosedError(f"An orthogonal map needs at least 2 pairs, got {moments.count}.")
     left, values, right = torch.linalg.svd(moments.cross, full_matrices=False)
     rotation = left @ right
     carried = (rotation.T @ moments.source.scatter @ rotation).trace()
-    if float(carried) <= 0.0 or bool(_is_constant(moments.source).all()):
+    if float(carried) <= 0.0 or bool(moments.source.constant().all()):
         raise IllPosedError("The source codes are constant; there is nothing to rotate. Give codes that differ.")
     rank = int((values > values[0] * _EPSILON * max(moments.cross.shape)).sum())
-    return _evidence(moments, rotation * (values.sum() / carried), ridge=0.0, rank=rank, condition=1.0, original=moments)
+    weight = rotation * (values.sum() / carried)
+    return fit_of(weight, moments, moments, ridge=0.0, rank=rank, full_rank=min(weight.shape), condition=1.0)
 
 
 def choose_ridge(moments: PairedMoments, *, bias: bool = True) -> float:
     """Return the ridge that generalised cross-validation prefers, from one eigendecomposition.
 
     GCV(a) = n * RSS(a) / (n - dof(a))^2 with dof(a) = sum s_i / (s_i + a), plus 1 for the bias (Golub, Heath and
-    Wahba 1979). RSS and dof follow from the moments alone. A grid of 97 strengths over twelve decades is searched,
-    and 0 with it wherever least squares is defined.
+    Wahba 1979). RSS and dof follow from the moments alone. A grid of 129 strengths over sixteen decades, from 1e-12 to
+    1e4 times the largest eigenvalue, is searched, and 0 with it wherever least squares is defined.
 
     Raises:
-        IllPosedError: fewer than three pairs.
+        IllPosedError: fewer than three pairs, or a constant source.
+        NonFiniteError: the moments hold NaN.
     """
-    used = moments if bias else moments.uncentred()
-    if used.count < 3:
-        raise IllPosedError(f"Choosing a ridge needs at least 3 pairs, got {used.count}.")
-    _require_finite(used)
-    values, vectors = torch.linalg.eigh(used.source.scatter)
-    values = values.clamp_min(0.0)
-    if bool(_is_constant(used.source).all()):
-        raise IllPosedError("The source codes are constant; no map can be fitted from them. Give codes that differ.")
-    kept = values > values[-1] * _EPSILON * values.numel()
-    values = values[kept]
-    explained = (vectors.T @ used.cross).square().sum(dim=1)[kept] / values
+    spectrum = Spectrum.of(moments, bias=bias)
+    explained = spectrum.cross.square().sum(dim=1) / spectrum.values
     # What no ridge can explain, and the rows left to judge it by. Each is zero where the fit interpolates; left to
     # rounding, 0/0 would then look like the best score of all.
-    spare = used.count - int(bias) - values.numel()
-    unexplained = float((used.target.scatter.trace() - explained.sum()).clamp_min(0.0)) if spare > 0 else 0.0
-    strengths = [float(values[-1]) * 10.0 ** (exponent / 8 - 12) for exponent in range(97)]
-    if spare > 0 and bool(kept.all()):
-        strengths.insert(0, 0.0)
+    spare = max(spectrum.spare, 0)
+    unexplained = max(spectrum.total - float(explained.sum()), 0.0) if spare > 0 else 0.0
 
     def score(ridge: float) -> float:
-        withheld = ridge / (values + ridge)
+        withheld = ridge / (spectrum.values + ridge)
         lost = unexplained + float((withheld.square() * explained).sum())
         freedom = spare + float(withheld.sum())
-        return lost * used.count / freedom**2
+        return lost * spectrum.count / freedom**2
 
-    return min(strengths, key=score)
-
-
-def _require_finite(moments: PairedMoments) -> None:
-    if not bool(moments.joint.scatter.isfinite().all() and moments.joint.mean.isfinite().all()):
-        raise NonFiniteError("The moments hold NaN or infinity; nothing can be fitted from them.")
-
-
-def _is_constant(moments: Moments) -> Tensor:
-    spread = moments.scatter.diagonal().clamp_min(0.0).sqrt()
-    return spread <= _CONSTANT * moments.mean.abs() * math.sqrt(max(moments.count, 1))
+    return min(spectrum.strengths(eighths(LOWEST, HIGHEST)), key=score)
 
 
 def _inverse_spread(scatter: Tensor, moments: PairedMoments) -> Tensor:
     spread = scatter.diagonal().clamp_min(0.0).sqrt()
     # A variable that never moves gets no weight instead of an infinite one.
-    floor = _CONSTANT * (spread.max() + moments.source.mean.abs() * math.sqrt(max(moments.count, 1)))
+    floor = CONSTANT * (spread.max() + moments.source.mean.abs() * math.sqrt(max(moments.count, 1)))
     return torch.where(spread > floor, 1.0 / spread, torch.zeros_like(spread))
 
 
-def _evidence(
-    used: PairedMoments, weight: Tensor, *, ridge: float, rank: int, condition: float, original: PairedMoments
+def fit_of(
+    weight: Tensor,
+    used: PairedMoments,
+    moments: PairedMoments,
+    *,
+    ridge: float,
+    rank: int,
+    condition: float,
+    full_rank: int | None = None,
 ) -> LinearFit:
+    """Return a weight with its bias and the evidence that the moments give.
+
+    Args:
+        weight: `s t`.
+        used: the moments that it was fitted from; with a mean of zero where it has no bias.
+        moments: the pairs' own moments.
+        ridge: that was used.
+        rank: of what was solved.
+        condition: of what was solved.
+        full_rank: what the rank should be; None for the number of source variables.
+    """
     fitted = weight.T @ used.cross
     residual = used.target.scatter - fitted - fitted.T + weight.T @ used.source.scatter @ weight
-    spread = original.target.scatter.diagonal()
+    spread = moments.target.scatter.diagonal()
     r2 = 1.0 - residual.diagonal().clamp_min(0.0) / spread
-    r2 = torch.where(_is_constant(original.target), torch.full_like(spread, math.nan), r2)
     return LinearFit(
         weight=weight,
         bias=used.target.mean - used.source.mean @ weight,
         ridge=ridge,
         rank=rank,
+        full_rank=weight.shape[0] if full_rank is None else full_rank,
         condition=condition,
         residual_covariance=residual / max(used.count, 1),
-        r2=r2,
+        r2=torch.where(moments.target.constant(), torch.full_like(spread, math.nan), r2),
         count=used.count,
+        constant=used.source.constant(),
     )

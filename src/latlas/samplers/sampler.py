@@ -9,7 +9,9 @@ import torch
 from torch import Tensor
 
 from latlas.base.artifacts import load_tensors, read_config, save_tensors, write_config, writing
+from latlas.base.cards import FOLDER, Card, write_card
 from latlas.base.errors import ArtifactError, CodeShapeError, SettingError
+from latlas.base.hub import Pushable, resolve
 from latlas.base.provenance import Provenance
 from latlas.base.shapes import LatentShape, Rows
 from latlas.models.protocols import LatentModel
@@ -46,7 +48,7 @@ class Renormalisation:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Sampler:
+class Sampler(Pushable):
     """Draws codes for one latent space.
 
     `evidence` tells how the fit went; `warnings` what a person must hear of it.
@@ -109,19 +111,46 @@ class Sampler:
                 "evidence": dict(self.evidence),
                 "warnings": list(self.warnings),
             }
+            write_card(beside, self._card(), self.provenance)
             write_config(beside, kind=KIND, settings=settings, provenance=self.provenance)
+
+    def _card(self) -> Card:
+        shape = " x ".join(map(str, self.latent_shape))
+        return Card(
+            title=f"Sampler: {self.name}, for {self.model}",
+            summary=f"Draws new codes of `{self.model}`, which decodes them into new images.",
+            usage=(
+                "import torch\n\nfrom latlas.samplers.fit import load_sampler\n\n"
+                f'sampler = load_sampler("{FOLDER}")\n'
+                f"codes = sampler.sample(64, torch.Generator().manual_seed(0))  # 64 x {shape}\n"
+                f"images = model.decode(codes)  # model: the one that the sampler was fitted for"
+            ),
+            kind=KIND,
+            tags=(self.density.kind,),
+            facts={
+                "density": self.density.kind,
+                "renormalised": self.renormalisation is not None,
+                "model": self.model,
+                "codes": self.latent_shape,
+                "variance ratio": self.variance_ratio,
+                **self.evidence,
+            },
+            warnings=self.warnings,
+        )
 
 
 def read_sampler(folder: str | Path, densities: Mapping[str, Any]) -> Sampler:
     """Read what `save_pretrained` wrote.
 
     Args:
-        folder: the artifact.
+        folder: the artifact, or a Hub id.
         densities: by kind, what rebuilds a density from its tensors.
 
     Raises:
         MissingPathError, ArtifactError: no such artifact, or a damaged one.
+        HubError: a Hub id, and the Hub could not be reached.
     """
+    folder = resolve(folder)
     config = read_config(folder, kind=KIND)
     settings = config["settings"]
     tensors = load_tensors(Path(folder) / _TENSORS)

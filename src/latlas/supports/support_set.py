@@ -7,7 +7,9 @@ from typing import Any
 from torch import Tensor
 
 from latlas.base.artifacts import load_tensors, read_config, save_tensors, write_config, writing
+from latlas.base.cards import FOLDER, Card, write_card
 from latlas.base.errors import ArtifactError
+from latlas.base.hub import Pushable, resolve
 from latlas.base.provenance import Provenance
 from latlas.data.images import ImageSet
 from latlas.supports.sectors import Sectors
@@ -17,7 +19,7 @@ _TENSORS = "support.safetensors"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class SupportSet:
+class SupportSet(Pushable):
     """The members, where they came from, and the sectors that they stand for."""
 
     images: ImageSet  # the members themselves, with their names
@@ -63,15 +65,42 @@ class SupportSet:
                 "chosen_from": self.chosen_from,
                 "names": [self.images.names[i] for i in range(len(self))] if self.images.names else [],
             }
+            write_card(beside, self._card(), self.provenance)
             write_config(beside, kind=KIND, settings=settings, provenance=self.provenance)
+
+    def _card(self) -> Card:
+        return Card(
+            title=f"Support Set of {self.chosen_from}",
+            summary=(
+                f"{len(self)} images of `{self.chosen_from}`, few and far apart, that cover the main factors of variation as "
+                f"`{self.model}` sees them: one for each inhabited sector of its latent space."
+            ),
+            usage=(
+                f'from latlas import SupportSet\n\nsupport = SupportSet.from_pretrained("{FOLDER}")\n'
+                "images = support.images.tensor()  # n x c x h x w, in [0, 1]\n"
+                "indices = support.indices  # of each in the set that it was chosen from"
+            ),
+            kind=KIND,
+            facts={
+                "images": len(self),
+                "chosen from": self.chosen_from,
+                "model": self.model,
+                "sectors": len(self.occupancy),
+                "inhabited": self.inhabited,
+                "variables": self.sectors.variables,
+                "threshold": self.sectors.threshold,
+            },
+        )
 
     @classmethod
     def from_pretrained(cls, folder: str | Path) -> "SupportSet":
-        """Read what `save_pretrained` wrote.
+        """Read what `save_pretrained` wrote: a folder, or a Hub id.
 
         Raises:
             MissingPathError, ArtifactError: no such artifact, or a damaged one.
+            HubError: a Hub id, and the Hub could not be reached.
         """
+        folder = resolve(folder)
         config = read_config(folder, kind=KIND)
         tensors = load_tensors(Path(folder) / _TENSORS)
         settings = config["settings"]

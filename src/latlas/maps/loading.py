@@ -1,0 +1,30 @@
+"""A folder -> the map in it, of whichever kind."""
+
+from pathlib import Path
+
+from latlas.base.artifacts import peek
+from latlas.base.errors import ArtifactError
+from latlas.base.hub import resolve
+from latlas.maps import linear, spatial_map
+from latlas.maps.linear import LinearMap
+from latlas.maps.spatial_map import SpatialMap
+
+
+def load_map(folder: str | Path) -> LinearMap | SpatialMap:
+    """Read a map that `save_pretrained` wrote, between vector or between spatial codes.
+
+    Args:
+        folder: of the map, or of what `latlas map` wrote, with the map in `map/`; or a Hub id.
+
+    Raises:
+        MissingPathError, ArtifactError: no map there, or a damaged one.
+    """
+    path = resolve(folder)
+    if (peek(path) or {}).get("kind") not in (linear.KIND, spatial_map.KIND) and peek(path / "map") is not None:
+        path = path / "map"  # what `latlas map` writes is a report, with the map in it
+    kind = (peek(path) or {"kind": linear.KIND})["kind"]  # what is no artifact at all is told by the reading of one
+    if kind == spatial_map.KIND:
+        return SpatialMap.from_pretrained(path)
+    if kind != linear.KIND:
+        raise ArtifactError(f"{path} holds a latlas {kind}, and a {linear.KIND} or a {spatial_map.KIND} was asked for.")
+    return LinearMap.from_pretrained(path)
