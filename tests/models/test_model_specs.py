@@ -26,18 +26,18 @@ def model() -> VAE:
 
 
 @pytest.fixture
-def zoo(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Install a package that registers the scheme `zoo`; return what its function is called with."""
+def menagerie(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Install a package that registers the scheme `menagerie`; return what its function is called with."""
     asked: list[str] = []
 
     def load(rest: str) -> CallableModel:
         asked.append(rest)
-        return CallableModel(name=f"zoo {rest}", image_shape=(1, 4, 4), latent_shape=(2,))
+        return CallableModel(name=f"menagerie {rest}", image_shape=(1, 4, 4), latent_shape=(2,))
 
-    module = types.ModuleType("some_zoo")
+    module = types.ModuleType("some_menagerie")
     module.load = load  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "some_zoo", module)
-    install(monkeypatch, EntryPoint("zoo", "some_zoo:load", "latlas.models"))
+    monkeypatch.setitem(sys.modules, "some_menagerie", module)
+    install(monkeypatch, EntryPoint("menagerie", "some_menagerie:load", "latlas.models"))
     return asked
 
 
@@ -102,29 +102,43 @@ def test_a_damaged_model_is_refused_through_its_spec_too(model: VAE, tmp_path: P
 
 
 @pytest.mark.parametrize("rest", ["lenet", "", "folder/with:colon#w", "https://example.org/x"])
-def test_an_installed_scheme_gets_what_follows_the_first_colon(zoo: list[str], rest: str) -> None:
-    assert load_model(f"zoo:{rest}").name == f"zoo {rest}"
-    assert zoo == [rest]
+def test_an_installed_scheme_gets_what_follows_the_first_colon(menagerie: list[str], rest: str) -> None:
+    assert load_model(f"menagerie:{rest}").name == f"menagerie {rest}"
+    assert menagerie == [rest]
 
 
-def test_an_unknown_scheme_is_answered_with_the_nearest(zoo: list[str]) -> None:
-    with pytest.raises(UnknownNameError, match=r"Unknown model scheme 'zooo'. Did you mean 'zoo'.*Or give a folder"):
-        load_model("zooo:lenet")
-    with pytest.raises(UnknownNameError, match=r"Known: zoo. "):
+def test_an_unknown_scheme_is_answered_with_the_nearest(menagerie: list[str]) -> None:
+    with pytest.raises(
+        UnknownNameError, match=r"Unknown model scheme 'menageriee'. Did you mean 'menagerie'.*Or give a folder"
+    ):
+        load_model("menageriee:lenet")
+    with pytest.raises(UnknownNameError, match=r"Known: .*diffusers, .*pythae, .*menagerie"):
         load_model("other:lenet")
-    assert zoo == []
+    assert menagerie == []
 
 
-def test_where_no_scheme_is_installed_that_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_where_no_scheme_is_installed_those_of_latlas_are_known(monkeypatch: pytest.MonkeyPatch) -> None:
     install(monkeypatch)
-    with pytest.raises(UnknownNameError, match=r"Unknown model scheme 'zoo'. Known: \(none installed\). Or give a folder"):
-        load_model("zoo:lenet")
+    with pytest.raises(UnknownNameError, match=r"Unknown model scheme 'lenet'. Known: .*diffusers.*pythae.*Or give a folder"):
+        load_model("lenet:5")
+
+
+@pytest.mark.parametrize("scheme", loading.SCHEMES)
+def test_every_scheme_of_latlas_can_be_imported(scheme: str) -> None:
+    assert callable(loading.SCHEMES[scheme].load())
+
+
+def test_no_installed_package_takes_over_a_scheme_of_latlas(menagerie: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    install(monkeypatch, EntryPoint("pythae", "some_menagerie:load", "latlas.models"))
+    with pytest.raises(MissingPathError, match="expected one that pythae wrote"):
+        load_model("pythae:nowhere")
+    assert menagerie == []
 
 
 def test_a_folder_that_is_there_goes_before_a_scheme(
-    model: VAE, zoo: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    model: VAE, menagerie: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    model.save_pretrained("zoo:mine")
-    assert load_model("zoo:mine").fingerprint == model.fingerprint
-    assert zoo == []
+    model.save_pretrained("menagerie:mine")
+    assert load_model("menagerie:mine").fingerprint == model.fingerprint
+    assert menagerie == []

@@ -9,10 +9,8 @@ from torch import Tensor
 from latlas.base.progress import Progress, silent, track
 from latlas.base.shapes import Codes, Images, PerImage
 from latlas.data.images import ImageSet
-from latlas.models.protocols import Decoder, device_of
+from latlas.models.protocols import Decoder, device_of, images_at_once
 from latlas.numerics.moments import MarginalMoments
-
-_BATCH = 1000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,10 +50,16 @@ def squared_error_per_pixel(images: Images, others: Images) -> PerImage:
     return (images.double() - others.double()).square().flatten(1).mean(dim=1)
 
 
-def decode_batches(decoder: Decoder, codes: Codes, *, size: int = _BATCH) -> Iterator[Images]:
-    """Yield the images of codes, batch by batch, on the CPU in float32."""
+def decode_batches(decoder: Decoder, codes: Codes, *, size: int | None = None) -> Iterator[Images]:
+    """Yield the images of codes, batch by batch, on the CPU in float32.
+
+    Args:
+        decoder: what decodes.
+        codes: of its latent space.
+        size: codes a batch; None: `images_at_once` of its image shape.
+    """
     device = device_of(decoder)
-    for batch in torch.split(codes, size):
+    for batch in torch.split(codes, images_at_once(decoder.image_shape) if size is None else size):
         # Not around the loop: a mode entered in a generator would hold in its caller while it is suspended.
         with torch.inference_mode():
             images = decoder.decode(batch.to(device)).float().cpu()
@@ -64,7 +68,8 @@ def decode_batches(decoder: Decoder, codes: Codes, *, size: int = _BATCH) -> Ite
 
 def decode_errors(decoder: Decoder, codes: Codes, images: ImageSet) -> PerImage:
     """Return the error per pixel of decoding these codes, against these images."""
-    pairs = zip(images.batches(_BATCH), decode_batches(decoder, codes), strict=True)
+    size = images_at_once(images.image_shape)
+    pairs = zip(images.batches(size), decode_batches(decoder, codes, size=size), strict=True)
     return torch.cat([squared_error_per_pixel(batch, decoded) for batch, decoded in pairs]).clone()
 
 
@@ -89,8 +94,9 @@ def measure_reconstruction(
     original: MarginalMoments | None = None
     decoded: MarginalMoments | None = None
     errors = []
-    batches = zip(images.batches(_BATCH), decode_batches(decoder, used), strict=True)
-    for batch, output in track(batches, "decoding", progress, total=-(-len(images) // _BATCH)):
+    size = images_at_once(images.image_shape)
+    batches = zip(images.batches(size), decode_batches(decoder, used, size=size), strict=True)
+    for batch, output in track(batches, "decoding", progress, total=-(-len(images) // size)):
         errors.append(squared_error_per_pixel(batch, output))
         original = _merged(original, batch)
         decoded = _merged(decoded, output)

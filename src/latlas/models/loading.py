@@ -1,49 +1,79 @@
 """From a MODEL spec to a model: the one place that knows every way to name one."""
 
 from collections.abc import Callable
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any
 
 from latlas.base.artifacts import CONFIG, read_json
 from latlas.base.errors import ArtifactError, MissingPathError, unknown_name
+from latlas.base.hub import resolve
+from latlas.models.generator import KIND as GENERATOR_KIND
+from latlas.models.generator import GeneratorModel
 from latlas.models.protocols import LatentModel
+from latlas.models.recoder import KIND as RECODER_KIND
+from latlas.models.recoder import Recoder
+from latlas.models.relocated import KIND as RELOCATED_KIND
+from latlas.models.relocated import read_relocated
 from latlas.models.vae import KIND as VAE_KIND
 from latlas.models.vae import VAE
 
 ENTRY_POINTS = "latlas.models"  # third parties register `scheme = "package.module:load"` under this group
 
-_KINDS: dict[str, Callable[[Path], LatentModel]] = {VAE_KIND: VAE.from_pretrained}
+# The schemes that come with latlas, in the form that third parties register theirs: imported when they are asked for.
+SCHEMES = {
+    name: EntryPoint(name, value, ENTRY_POINTS)
+    for name, value in {
+        "diffusers": "latlas.models.adapters.diffusers:load_diffusers",
+        "pythae": "latlas.models.adapters.pythae:load_pythae",
+        "zoo": "latlas.models.zoo:load_from_zoo",
+    }.items()
+}
+
+_KINDS: dict[str, Callable[[Path], LatentModel]] = {
+    VAE_KIND: VAE.from_pretrained,
+    RELOCATED_KIND: lambda path: read_relocated(path, load_model),
+    GENERATOR_KIND: GeneratorModel.from_pretrained,
+    RECODER_KIND: Recoder.from_pretrained,
+}
+
+# What a file in a folder of another program tells of the scheme that reads it.
+_FOREIGN = {"model_index.json": "diffusers", "model_config.json": "pythae"}
 
 
 def load_model(spec: str | Path) -> LatentModel:
     """Return the model that a spec names.
 
     Args:
-        spec: a folder that latlas wrote, or `scheme:rest` for a scheme that an installed package registers under the
-            entry point group `latlas.models`; its function gets `rest` and returns a model.
+        spec: a folder that latlas wrote, or `scheme:rest` for a scheme of `SCHEMES` or one that an installed package
+            registers under the entry point group `latlas.models`; its function gets `rest` and returns a model.
 
     Raises:
         MissingPathError: no such folder.
         UnknownNameError: no such scheme.
         ArtifactError: the folder holds something else, or is damaged.
+        MissingExtraError: the scheme needs a package that is not installed.
+        HubError: a Hub id, and the Hub could not be reached.
     """
     text = str(spec)
     path = Path(text)
     scheme, colon, rest = text.partition(":")
     if not path.exists() and colon:
-        schemes = {point.name: point for point in entry_points(group=ENTRY_POINTS)}
+        schemes = {point.name: point for point in entry_points(group=ENTRY_POINTS)} | SCHEMES
         if scheme not in schemes:
-            raise unknown_name(
-                "model scheme", scheme, schemes or ["(none installed)"], hint="Or give a folder that `latlas train` wrote."
-            )
+            raise unknown_name("model scheme", scheme, schemes, hint="Or give a folder that `latlas train` wrote.")
         load: Callable[[str], LatentModel] = schemes[scheme].load()
         return load(rest)
+    path = resolve(spec)
     if not path.is_dir():
         raise MissingPathError(f"No model folder {text}. Train one with `latlas train dense mnist --out {text}`.")
+    foreign = next((scheme for name, scheme in _FOREIGN.items() if (path / name).is_file()), None)
     if not (path / CONFIG).is_file():
-        raise ArtifactError(f"{text} is not a latlas model: it has no {CONFIG}.")
+        cure = "" if foreign is None else f" {foreign} wrote it: ask for {foreign}:{text}."
+        raise ArtifactError(f"{text} is not a latlas model: it has no {CONFIG}.{cure}")
     record: Any = read_json(path / CONFIG)
+    if isinstance(record, dict) and "_class_name" in record:
+        raise ArtifactError(f"{text} is not a latlas model: diffusers wrote it. Ask for diffusers:{text}.")
     kind = record.get("kind") if isinstance(record, dict) else None
     if not isinstance(kind, str) or kind not in _KINDS:
         found = f"a latlas {kind}" if isinstance(kind, str) else "written by another program"

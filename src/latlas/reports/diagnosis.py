@@ -1,11 +1,14 @@
 """The health sheet of a model, as a section of a page."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import Tensor
 
+from latlas.base.records import plain
 from latlas.data.images import ImageSet
+from latlas.measurements.scaling import LatentScaling
 from latlas.measurements.traversals import traverse
 from latlas.models.protocols import Autoencoder, LatentModel, device_of, require_autoencoder
 from latlas.numerics.posteriors import ACTIVE_VARIANCE
@@ -28,7 +31,7 @@ def diagnosis_section(
 ) -> Section:
     """Return the section: findings, pictures, one row a variable."""
     autoencoder = require_autoencoder(model, "A report")
-    summary, table = diagnosis.summary, diagnosis.table
+    summary, table = diagnosis.summary, plain(diagnosis.table)  # where the KL of a deterministic encoder is no number
     blocks: list[Block] = [
         Numbers(
             items=[
@@ -40,7 +43,13 @@ def diagnosis_section(
                     "variance law",
                     f"{summary['variance_law_min']:.2f} to {summary['variance_law_max']:.2f}",
                 ),
-                (summary["kl_nats"], "KL, nats", "mean over images, all variables"),
+                (
+                    summary["kl_nats"] if math.isfinite(summary["kl_nats"]) else None,
+                    "KL, nats",
+                    "mean over images, all variables"
+                    if math.isfinite(summary["kl_nats"])
+                    else "a deterministic encoder has none",
+                ),
             ]
         ),
         reconstructions(autoencoder, images.slice(0, _SHOWN)),
@@ -71,6 +80,8 @@ def diagnosis_section(
         )
     )
     blocks.append(_table(table))
+    if diagnosis.scaling is not None:
+        blocks += scaling_blocks(diagnosis.scaling)
     findings = [Finding(headline=advice.headline, text=advice.text, level=advice.level) for advice in diagnosis.advice]
     return Section(
         title=title if title is not None else f"Health of the {diagnosis.model}",
@@ -117,6 +128,34 @@ def traversals(model: Autoencoder, variables: Sequence[int], images: ImageSet) -
         alt="Rows of images in which one latent variable changes.",
         row_labels=tuple(f"variable {variable}" for variable in variables),
     )
+
+
+def scaling_blocks(scaling: LatentScaling) -> list[Block]:
+    """Return the numbers that a trainer of a diffusion model sets, for all channels together and for each."""
+    items = [
+        (scaling.scaling_factor, "scaling_factor", _sure(scaling.scaling_factor_error)),
+        (scaling.shift_factor, "shift_factor", _sure(scaling.shift_factor_error)),
+    ]
+    stated = scaling.configured
+    if stated is not None:
+        items.append(
+            (stated.deviation, "deviation after the model's own scale", f"1 is meant, {_sure(stated.deviation_error)}")
+        )
+    means, stds = scaling.latents_mean.tolist(), scaling.latents_std.tolist()
+    errors = zip(scaling.latents_mean_error.tolist(), scaling.latents_std_error.tolist(), strict=True)
+    table = Table(
+        columns=("channel", "latents_mean", "standard error", "latents_std", "standard error"),
+        rows=[[i, means[i], mean_error, stds[i], std_error] for i, (mean_error, std_error) in enumerate(errors)],
+        caption=(
+            "For a diffusion model on raw latents: (latent - shift_factor) * scaling_factor for all channels alike, or "
+            "(latent - latents_mean) / latents_std. Of latents drawn from the posteriors; errors are over images."
+        ),
+    )
+    return [Numbers(items=items), table]
+
+
+def _sure(error: float) -> str:
+    return "" if math.isnan(error) else f"± {2 * error:.1e} (2 standard errors)"
 
 
 def encode_some(model: Autoencoder, images: Tensor) -> Tensor:

@@ -1,6 +1,7 @@
 """One autoencoder and its images -> a health sheet: what each latent variable does, and what to do about it."""
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -10,11 +11,15 @@ from latlas.base.provenance import Provenance
 from latlas.base.records import plain
 from latlas.data.images import ImageSet
 from latlas.encodings.encode import encode
+from latlas.encodings.encoding import Encoding
 from latlas.measurements.gain import Gain, reconstruction_gain
 from latlas.measurements.latents import LatentTable, latent_table, silence
 from latlas.measurements.reconstruction import Reconstruction, decode_batches, measure_reconstruction
-from latlas.models.protocols import Autoencoder, LatentModel, require_autoencoder
+from latlas.measurements.scaling import LatentScaling, latent_scaling
+from latlas.models.protocols import Autoencoder, LatentModel, configured_scale, require_autoencoder, scaling_of
 from latlas.studies.advice import Advice, Zeroing, advise
+
+_URGENCY = ("warning", "note", "good")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -30,6 +35,7 @@ class Diagnosis:
     zeroing: Zeroing | None  # None where nothing has collapsed
     advice: list[Advice]
     provenance: Provenance
+    scaling: LatentScaling | None = None  # of raw latents, for a diffusion model; None of a vector latent space
 
     @property
     def table(self) -> list[dict[str, Any]]:
@@ -82,10 +88,19 @@ class Diagnosis:
                 "images": self.images,
                 "count": self.count,
                 "table": self.table,
+                "scaling": self._scaling_to_json(),
                 "advice": self.advice,
                 "provenance": self.provenance.to_json(),
             }
         )
+        return record
+
+    def _scaling_to_json(self) -> dict[str, Any] | None:
+        if self.scaling is None:
+            return None
+        record: dict[str, Any] = plain(self.scaling)
+        if self.scaling.configured is not None:
+            record["configured"]["fits"] = self.scaling.configured.fits
         return record
 
 
@@ -109,6 +124,8 @@ def diagnose(model: LatentModel, images: ImageSet, *, progress: Progress = silen
     reconstruction = measure_reconstruction(autoencoder, encoding.mean, images, progress=progress)
     gain = reconstruction_gain(autoencoder, encoding.mean, images, progress=progress)
     zeroing = _measure_zeroing(autoencoder, encoding.mean, images, latents, reconstruction)
+    scaling = _measure_scaling(autoencoder, encoding) if len(encoding.latent_shape) > 1 else None
+    findings = advise(latents, reconstruction, zeroing) + ([] if scaling is None else [_advise_scaling(scaling)])
     return Diagnosis(
         model=autoencoder.name,
         images=images.name,
@@ -117,8 +134,50 @@ def diagnose(model: LatentModel, images: ImageSet, *, progress: Progress = silen
         gain=gain,
         reconstruction=reconstruction,
         zeroing=zeroing,
-        advice=advise(latents, reconstruction, zeroing),
+        advice=sorted(findings, key=lambda finding: _URGENCY.index(finding.level)),
         provenance=Provenance(made_by="diagnose", made_from={"model": autoencoder.fingerprint, "images": images.content_hash}),
+        scaling=scaling,
+    )
+
+
+def _measure_scaling(model: Autoencoder, encoding: Encoding) -> LatentScaling:
+    scale = configured_scale(model)
+    if scale is not None and scaling_of(model) == "scaled":
+        # What is to be set in a config is of raw latents, whichever were asked for.
+        log_variance = encoding.log_variance
+        encoding = replace(
+            encoding,
+            mean=scale.undo(encoding.mean),
+            log_variance=None if log_variance is None else log_variance - scale.log_variance_gain(log_variance),
+        )
+    return latent_scaling(encoding, configured=scale)
+
+
+def _advise_scaling(scaling: LatentScaling) -> Advice:
+    if not math.isfinite(scaling.scaling_factor):
+        return Advice(
+            level="note",
+            headline="No scale for a diffusion model: the latents of these images do not vary.",
+            text="Measure others.",
+        )
+    numbers = f"scaling_factor {scaling.scaling_factor:.4g} and shift_factor {scaling.shift_factor:.4g}"
+    stated = scaling.configured
+    if stated is None:
+        return Advice(
+            level="note",
+            headline=f"A diffusion model on these latents needs {numbers}.",
+            text="With them the latents have mean 0 and deviation 1; latents_mean and latents_std do the same for each channel.",
+        )
+    found = f"Scaled by it, the latents of these images have mean {stated.mean:.3g} and deviation {stated.deviation:.3g}."
+    if stated.fits:
+        return Advice(level="good", headline="The scale that the model states fits these images.", text=found)
+    return Advice(
+        level="note",
+        headline="The scale that the model states does not fit these images.",
+        text=(
+            f"{found} A deviation of 1 is meant: to train a diffusion model on them, set {numbers}; one that was trained with the "
+            "stated scale keeps it."
+        ),
     )
 
 

