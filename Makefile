@@ -11,8 +11,9 @@ OUT ?= tour
 PY := $(VENV)/bin/python
 USE := $(VENV)/.installed-use
 DEV := $(VENV)/.installed-dev
+BENCH := $(VENV)/.installed-bench
 
-.PHONY: help setup tour test test-slow check format bench-tour bench-calibration clean
+.PHONY: help setup tour test test-slow check format bench-tour bench-calibration bench-balance-start bench-variance-loss bench-maps bench-map-studies bench-pythae clean
 .DELETE_ON_ERROR:
 
 help: ## Show the targets
@@ -31,6 +32,11 @@ $(DEV): pyproject.toml constraints.txt | $(PY)
 	$(PY) -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	@$(PY) tools/check_environment.py
 	@touch $@ $(USE)
+
+# Peers to measure against; no part of development.
+$(BENCH): $(DEV)
+	$(PY) -m pip install --quiet --constraint constraints.txt --editable '.[dev,bench]'
+	@touch $@
 
 setup: $(DEV) ## Install everything that development needs
 
@@ -59,6 +65,22 @@ bench-tour: $(DEV) ## The tour with seeds 0 and 1, held against its bounds: benc
 
 bench-calibration: $(DEV) ## Balance rules and samplers over two data sets and three seeds: benchmarks/results/calibration.json
 	$(PY) benchmarks/calibration.py --budget quick
+
+bench-balance-start: $(DEV) ## The running error's start, and rules without one: benchmarks/results/balance_start.json
+	$(PY) benchmarks/balance_start.py
+
+bench-variance-loss: $(DEV) ## Variance loss against error over 20 trainings: benchmarks/results/variance_loss.json
+	$(PY) benchmarks/variance_loss.py
+
+bench-maps: $(BENCH) ## Linear maps: exactness, speed, three types of models on avatars: benchmarks/results/maps.json
+	$(PY) benchmarks/vector_maps.py
+	$(PY) benchmarks/maps.py
+
+bench-map-studies: $(DEV) ## How few images fix a map, and what moves with it: benchmarks/results/map_studies.json
+	$(PY) benchmarks/map_studies.py
+
+bench-pythae: $(BENCH) ## latlas beside pythae in one run: benchmarks/results/against_pythae.json
+	$(PY) benchmarks/against_pythae.py
 
 clean: ## Remove the environment
 	rm -rf $(VENV)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from latlas._version import __version__
 
 if TYPE_CHECKING:
+    from latlas.base.hub import push_to_hub as push_to_hub
     from latlas.data.images import ImageSet as ImageSet
     from latlas.data.loading import load_images as load_images
     from latlas.encodings.encode import encode as encode
@@ -16,49 +17,98 @@ if TYPE_CHECKING:
     from latlas.inversion.descent import Budget as Budget
     from latlas.inversion.descent import Inversion as Inversion
     from latlas.maps.fit import fit_map as fit_map
+    from latlas.maps.folding import fold as fold
     from latlas.maps.linear import LinearMap as LinearMap
+    from latlas.maps.loading import load_map as load_map
+    from latlas.maps.perceptron import fit_perceptron as fit_perceptron
+    from latlas.maps.preview import PreviewMatrix as PreviewMatrix
+    from latlas.maps.preview import fit_preview as fit_preview
+    from latlas.maps.relocation import relocate_encoding as relocate_encoding
+    from latlas.maps.spatial import fit_spatial_map as fit_spatial_map
+    from latlas.maps.spatial_map import SpatialMap as SpatialMap
     from latlas.measurements.distances import frechet_distance as frechet_distance
     from latlas.models.adapters.callables import CallableModel as CallableModel
+    from latlas.models.adapters.modules import from_module as from_module
+    from latlas.models.exporting import export_onnx as export_onnx
+    from latlas.models.generator import GeneratorModel as GeneratorModel
     from latlas.models.loading import load_model as load_model
+    from latlas.models.recoder import Recoder as Recoder
+    from latlas.models.recoder import with_recoder as with_recoder
     from latlas.models.vae import VAE as VAE
     from latlas.numerics.frechet import FrechetDistance as FrechetDistance
+    from latlas.samplers.fit import fit_sampler as fit_sampler
+    from latlas.studies.calibrate import calibrate_sampler as calibrate_sampler
     from latlas.studies.compare import Comparison as Comparison
     from latlas.studies.compare import compare as compare
     from latlas.studies.diagnose import Diagnosis as Diagnosis
     from latlas.studies.diagnose import diagnose as diagnose
+    from latlas.studies.directions import study_direction as study_direction
+    from latlas.studies.little_data import study_little_data as study_little_data
+    from latlas.studies.matrix import ComparisonMatrix as ComparisonMatrix
+    from latlas.studies.matrix import compare_all as compare_all
     from latlas.studies.range_test import RangeResult as RangeResult
     from latlas.studies.range_test import invert as invert
     from latlas.studies.range_test import range_test as range_test
     from latlas.studies.support import build_support_set as build_support_set
+    from latlas.studies.variance_loss import variance_loss_point as variance_loss_point
+    from latlas.studies.variance_loss import variance_loss_study as variance_loss_study
+    from latlas.supports.selectors import select as select
     from latlas.supports.support_set import SupportSet as SupportSet
+    from latlas.training.gan_runs import train_gan as train_gan
     from latlas.training.objectives import Objective as Objective
+    from latlas.training.recoders import train_recoder as train_recoder
     from latlas.training.runs import train_vae as train_vae
 
 _DEFINED_IN = {
     "Budget": "latlas.inversion.descent",
     "CallableModel": "latlas.models.adapters.callables",
     "Comparison": "latlas.studies.compare",
+    "ComparisonMatrix": "latlas.studies.matrix",
     "Diagnosis": "latlas.studies.diagnose",
     "Encoding": "latlas.encodings.encoding",
     "FrechetDistance": "latlas.numerics.frechet",
+    "GeneratorModel": "latlas.models.generator",
     "ImageSet": "latlas.data.images",
     "Inversion": "latlas.inversion.descent",
     "LinearMap": "latlas.maps.linear",
     "Objective": "latlas.training.objectives",
+    "PreviewMatrix": "latlas.maps.preview",
     "RangeResult": "latlas.studies.range_test",
+    "Recoder": "latlas.models.recoder",
+    "SpatialMap": "latlas.maps.spatial_map",
     "SupportSet": "latlas.supports.support_set",
     "VAE": "latlas.models.vae",
     "build_support_set": "latlas.studies.support",
+    "calibrate_sampler": "latlas.studies.calibrate",
     "compare": "latlas.studies.compare",
+    "compare_all": "latlas.studies.matrix",
     "diagnose": "latlas.studies.diagnose",
     "encode": "latlas.encodings.encode",
+    "export_onnx": "latlas.models.exporting",
     "fit_map": "latlas.maps.fit",
+    "fit_perceptron": "latlas.maps.perceptron",
+    "fit_preview": "latlas.maps.preview",
+    "fit_sampler": "latlas.samplers.fit",
+    "fit_spatial_map": "latlas.maps.spatial",
+    "fold": "latlas.maps.folding",
     "frechet_distance": "latlas.measurements.distances",
+    "from_module": "latlas.models.adapters.modules",
     "invert": "latlas.studies.range_test",
     "load_images": "latlas.data.loading",
+    "load_map": "latlas.maps.loading",
     "load_model": "latlas.models.loading",
+    "push_to_hub": "latlas.base.hub",
     "range_test": "latlas.studies.range_test",
+    "relocate_encoding": "latlas.maps.relocation",
+    "select": "latlas.supports.selectors",
+    "study_direction": "latlas.studies.directions",
+    "study_little_data": "latlas.studies.little_data",
+    "train_gan": "latlas.training.gan_runs",
+    "train_recoder": "latlas.training.recoders",
     "train_vae": "latlas.training.runs",
+    "variance_loss_point": "latlas.studies.variance_loss",
+    "variance_loss_study": "latlas.studies.variance_loss",
+    "with_recoder": "latlas.models.recoder",
 }
 
 __all__ = [*sorted(_DEFINED_IN), "__version__"]

@@ -1,23 +1,71 @@
 """`latlas map` and `latlas relocate`: from one latent space to another."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from latlas.cli.options import Data, Device, Json, Out, Replace, Resize, Seed
+from latlas.cli.options import Device, Json, Out, Replace, Resize, Seed
+
+if TYPE_CHECKING:
+    from latlas.base.progress import Progress
+    from latlas.base.shapes import ImageShape
+    from latlas.data.images import ImageSet
 
 
 def map_(
-    source: Annotated[str, typer.Argument(metavar="SOURCE", help="The model whose codes are relocated.")],
-    target: Annotated[str, typer.Argument(metavar="TARGET", help="The model into whose latent space.")],
-    data: Data,
+    specs: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="SOURCE TARGET DATA",
+            help="The model whose codes are relocated, the model into whose latent space, and the images; with --matrix two or "
+            "more models, and the images last. DATA may be the word stream, where one of the two is a generator without an "
+            "encoder: codes that it draws are then known.",
+        ),
+    ],
+    matrix: Annotated[
+        bool, typer.Option("--matrix", help="Every ordered pair of the models given; the images come last.")
+    ] = False,
     out: Out = None,
     test: Annotated[
         str | None, typer.Option("--test", help="Images to measure on.", show_default="the last fifth of DATA")
     ] = None,
-    kind: Annotated[str, typer.Option("--kind", help="affine or orthogonal.")] = "affine",
-    ridge: Annotated[str | None, typer.Option("--ridge", help="A penalty, or gcv to choose it.", show_default="none")] = None,
+    kind: Annotated[
+        str, typer.Option("--kind", help="affine, orthogonal, orthogonalised or reduced-rank; affine between spatial latents.")
+    ] = "affine",
+    ridge: Annotated[
+        str | None, typer.Option("--ridge", help="A penalty, or gcv or loo to choose it.", show_default="none")
+    ] = None,
+    rank: Annotated[int | None, typer.Option("--rank", help="Of a reduced-rank map.", show_default="none")] = None,
+    neighbourhood: Annotated[
+        int | None,
+        typer.Option(
+            "--neighbourhood", help="Between spatial latents: positions across that predict one, odd.", show_default="1"
+        ),
+    ] = None,
+    features: Annotated[
+        str | None,
+        typer.Option(
+            "--features",
+            help="Take Fréchet distances too: auto, digits, fashion, efficientnet, pixels, or an Inception checkpoint.",
+            show_default="none",
+        ),
+    ] = None,
+    perceptual: Annotated[
+        str | None,
+        typer.Option(
+            "--perceptual",
+            metavar="MODULE:FUNCTION",
+            help="A distance of yours, such as LPIPS with its weights: takes two batches of images in [0, 1], returns one number "
+            "an image.",
+            show_default="none",
+        ),
+    ] = None,
+    yardstick: Annotated[
+        bool, typer.Option("--yardstick", help="Train a perceptron on the same pairs: what linearity leaves behind.")
+    ] = False,
+    stream: Annotated[int, typer.Option("--stream", help="Codes of a generator to fit on; a quarter as many measure.")] = 4000,
     resize: Resize = None,
     seed: Seed = 0,
     device: Device = "auto",
@@ -29,87 +77,239 @@ def map_(
     With --out: the map as an artifact for `latlas relocate`, and a page beside it.
 
     Example: latlas map runs/a runs/b mnist:train --test mnist:test --out a-to-b
+
+    Example: latlas map --matrix runs/a runs/b runs/c mnist:train --test mnist:test --out every-pair
+
+    Example: latlas map runs/gan runs/a stream --stream 10000 --yardstick
     """
-    from latlas.base.artifacts import check_free, writing
+    from latlas.base.artifacts import check_free
     from latlas.base.errors import SettingError
-    from latlas.cli.models import model_on
-    from latlas.cli.output import print_findings, print_json, print_table, say_where
-    from latlas.cli.progress import shown
-    from latlas.data.loading import load_images
-    from latlas.reports.comparison import comparison_report
-    from latlas.reports.page import HTML, write_files
-    from latlas.studies.compare import compare
 
     if out is not None:
         check_free(out, replace=replace)
     try:
-        strength = None if ridge is None else ridge if ridge == "gcv" else float(ridge)
+        strength = None if ridge is None else ridge if ridge in ("gcv", "loo") else float(ridge)
     except ValueError as failure:
-        raise SettingError(f"--ridge takes a number or the word gcv, got {ridge!r}.") from failure
-    first, second = model_on(source, device), model_on(target, device)
+        raise SettingError(f"--ridge takes a number or the word gcv, or loo, got {ridge!r}.") from failure
+    *models, data = specs
+    settings: dict[str, Any] = {
+        "kind": kind, "ridge": strength, "rank": rank, "neighbourhood": neighbourhood, "stream": stream, "seed": seed,
+    }  # fmt: skip
+    if matrix:
+        refused = {"--features": features, "--perceptual": perceptual, "--yardstick": yardstick or None}
+        for option, value in refused.items():
+            if value is not None:
+                raise SettingError(f"{option} is for one pair of models, and --matrix was given. Leave one of them out.")
+        if len(models) < 2:
+            raise SettingError(f"--matrix takes two or more models and the images last, got {' '.join(specs)}.")
+        _map_all(models, data, test, settings, out=out, resize=resize, device=device, json=json, replace=replace)
+        return
+    if len(models) != 2:
+        raise SettingError(
+            f"latlas map takes SOURCE TARGET DATA, got {len(specs)}: {' '.join(specs)}. For more than two models give --matrix."
+        )
+    settings |= {"yardstick": yardstick, "perceptual": None if perceptual is None else _function(perceptual)}
+    _map_one(models, data, test, settings, out=out, features=features, resize=resize, device=device, json=json, replace=replace)
+
+
+def _map_one(
+    specs: Sequence[str],
+    data: str,
+    test: str | None,
+    settings: Mapping[str, Any],
+    *,
+    out: Path | None,
+    features: str | None,
+    resize: int | None,
+    device: str,
+    json: bool,
+    replace: bool,
+) -> None:
+    from latlas.base.artifacts import writing
+    from latlas.base.errors import SettingError
+    from latlas.cli.models import model_on
+    from latlas.cli.output import print_findings, print_json, print_table, say_where
+    from latlas.cli.progress import shown
+    from latlas.reports.comparison import comparison_report
+    from latlas.reports.page import HTML, write_files
+    from latlas.studies.compare import compare
+    from latlas.studies.features import feature_network
+    from latlas.studies.pairs import STREAM
+
+    source, target = (model_on(spec, device) for spec in specs)
+    images: Any = STREAM
     with shown() as progress:
-        images = load_images(data, size=resize, progress=progress)
-        held_out = None if test is None else load_images(test, size=resize, progress=progress)
-        result = compare(first, second, images, test=held_out, kind=kind, ridge=strength, seed=seed, progress=progress)  # type: ignore[arg-type]
-    report = comparison_report(result, first, second, held_out if held_out is not None else images)
+        if data == STREAM:
+            if test is not None:
+                raise SettingError("A stream is measured on fresh codes of its own. Leave --test out.")
+            held_out, seen = None, _blank(source.image_shape)
+        else:
+            images, held_out = _images(data, test, resize, progress)
+            seen = images
+        network = None if features is None else feature_network(features, seen)
+        result = compare(source, target, images, test=held_out, features=network, progress=progress, **settings)
+    report = comparison_report(result, source, target)
     if out is not None:
         with writing(out, replace=replace) as beside:
-            result.linear_map.save_pretrained(beside / "map")
+            result.documented_map().save_pretrained(beside / "map")
             write_files(report, beside)
     record = result.to_json()
     if json:
         print_json(record)
         return
-    names = ("target_R", "R", "decode_encode", "M", "shuffled", "mean_code", "no_map")
+    names = ("target_R", "R", "decode_encode", "M", "round_trip", "shuffled", "mean_code", "no_map")
     print_table(
         f"{result.source} → {result.target}, squared error per pixel on {result.images}",
-        ("error", "value", "standard error"),
-        [[name, record[name], record["standard_errors"][name]] for name in names],
+        ("error", "value", "standard error", "spread", "PSNR, dB"),
+        [
+            [
+                name,
+                record[name],
+                record["standard_errors"][name],
+                record["deviations"][name],
+                record["quality"].get(name, {}).get("psnr", {}).get("mean"),
+            ]
+            for name in names
+        ],
     )
     print_findings((finding.level, finding.headline, finding.text) for finding in report.summary)
     if out is not None:
         say_where(out / HTML)
 
 
+def _map_all(
+    specs: Sequence[str],
+    data: str,
+    test: str | None,
+    settings: Mapping[str, Any],
+    *,
+    out: Path | None,
+    resize: int | None,
+    device: str,
+    json: bool,
+    replace: bool,
+) -> None:
+    from latlas.base.artifacts import writing
+    from latlas.cli.models import model_on
+    from latlas.cli.output import print_findings, print_json, print_table, say_where
+    from latlas.cli.progress import shown
+    from latlas.reports.matrix import matrix_report
+    from latlas.reports.page import HTML, write_files
+    from latlas.studies.matrix import compare_all
+
+    models = [model_on(spec, device) for spec in specs]
+    with shown() as progress:
+        images, held_out = _images(data, test, resize, progress)
+        result = compare_all(models, images, test=held_out, progress=progress, **settings)
+    report = matrix_report(result, models)
+    if out is not None:
+        with writing(out, replace=replace) as beside:
+            write_files(report, beside)
+    record = result.to_json()
+    if json:
+        print_json(record)
+        return
+    for name, title in (("M_over_target_R", "M over the target's own error"), ("recovered_share", "Recovered share")):
+        table = record[name]
+        print_table(
+            f"{title}: source by row, target by column",
+            ("", *result.models),
+            [[source, *(table[source][target] for target in result.models)] for source in result.models],
+        )
+    print_findings((finding.level, finding.headline, finding.text) for finding in report.summary)
+    if out is not None:
+        say_where(out / HTML)
+
+
+def _images(data: str, test: str | None, resize: int | None, progress: "Progress") -> "tuple[ImageSet, ImageSet | None]":
+    from latlas.data.loading import load_images
+
+    images = load_images(data, size=resize, progress=progress)
+    return images, None if test is None else load_images(test, size=resize, progress=progress)
+
+
+def _blank(image_shape: "ImageShape") -> "ImageSet":
+    """Return an image of a shape, for what asks images for nothing else."""
+    import torch
+
+    from latlas.data.images import ImageSet
+
+    return ImageSet("stream", torch.zeros(1, *image_shape))
+
+
+def _function(spec: str) -> Any:
+    """Return the function that MODULE:FUNCTION names, of a module beside the user or installed."""
+    import importlib
+    import sys
+
+    from latlas.base.errors import SettingError
+
+    module, colon, name = spec.partition(":")
+    if not (module and colon and name):
+        raise SettingError(f"--perceptual takes MODULE:FUNCTION, got {spec!r}.")
+    sys.path.insert(0, str(Path.cwd()))  # as `python -m` would
+    try:
+        found = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError) as failure:
+        raise SettingError(
+            f"--perceptual {spec} cannot be had ({failure}). Name a module beside you or an installed one."
+        ) from failure
+    finally:
+        sys.path.remove(str(Path.cwd()))
+    if not callable(found):
+        raise SettingError(f"--perceptual {spec} is a {type(found).__name__}; name a function of two batches of images.")
+    return found
+
+
 def relocate(
     map_folder: Annotated[
-        Path, typer.Argument(metavar="MAP", help="A map that `latlas map` wrote (its folder, or map/ in it).")
+        str, typer.Argument(metavar="MAP", help="A map that `latlas map` wrote (its folder, or map/ in it).")
     ],
     codes: Annotated[Path, typer.Argument(metavar="CODES", help="An encoding folder, or an .npy of codes, n x variables.")],
-    out: Annotated[Path, typer.Option("--out", help="The .npy file to write; it must not exist yet.")],
+    out: Annotated[
+        Path,
+        typer.Option("--out", help="A new .npy; or, where CODES is an encoding, a new folder for the encoding in the target."),
+    ],
     json: Json = False,
 ) -> None:
     """Carry codes into the other latent space. No image and no network takes part.
 
     Example: latlas relocate a-to-b codes --out relocated.npy
+
+    Example: latlas relocate a-to-b codes --out codes-in-b
     """
     import numpy as np
     import torch
 
-    from latlas.base.artifacts import check_place, write_file
+    from latlas.base.artifacts import check_free, check_place, write_file
     from latlas.base.errors import ArtifactError, MissingPathError, OutputExistsError
     from latlas.cli.output import print_json, say_where
     from latlas.encodings.encoding import Encoding
-    from latlas.maps.linear import LinearMap
+    from latlas.maps.loading import load_map
+    from latlas.maps.relocation import relocate_encoding
 
-    if out.suffix != ".npy" or out.exists():
+    whole = codes.is_dir() and out.suffix != ".npy"
+    if whole:
+        check_free(out)
+    elif out.suffix != ".npy" or out.exists():
         raise OutputExistsError(f"{out} already exists, or is no .npy; name a new file that ends in .npy.")
     check_place(out)
-    inner = map_folder / "map"
-    fitted = LinearMap.from_pretrained(inner if inner.is_dir() else map_folder)
+    fitted = load_map(map_folder)
     if codes.is_dir():
-        encoding = Encoding.from_pretrained(codes)
-        fitted.check_source(encoding.provenance, name=encoding.model)
-        rows = encoding.mean
+        relocated = relocate_encoding(fitted, Encoding.from_pretrained(codes))
+        moved = relocated.mean
+        if whole:
+            relocated.save_pretrained(out)
     elif codes.is_file():
         try:
             rows = torch.from_numpy(np.load(codes, allow_pickle=False)).float()
         except (ValueError, TypeError, OSError, EOFError) as failure:
             raise ArtifactError(f"{codes} is not a readable .npy of numbers ({failure}).") from failure
+        moved = fitted.apply(rows)
     else:
         raise MissingPathError(f"No encoding folder or file {codes}.")
-    moved = fitted.apply(rows)
-    write_file(out, lambda stream: np.save(stream, moved.numpy(), allow_pickle=False))
+    if not whole:
+        write_file(out, lambda stream: np.save(stream, moved.numpy(), allow_pickle=False))
     if json:
         print_json({"source": fitted.source, "target": fitted.target, "shape": list(moved.shape), "out": str(out)})
         return

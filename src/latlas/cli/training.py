@@ -1,9 +1,13 @@
-"""`latlas train`."""
+"""`latlas train`: a VAE; and, with options of their own, `latlas train dcgan` and `latlas train recoder`."""
 
+from collections.abc import Callable
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand
+from typer.main import get_command
 
+from latlas.cli.generators import dcgan, recoder
 from latlas.cli.options import Data, Device, Json, Out, Replace, Resize, Seed
 
 # As in models.architectures.registry, which imports torch: help is shown without it. A test holds the two equal.
@@ -19,9 +23,30 @@ BALANCES = {
     "optimal-sigma": "it is the error of each batch",
 }
 
+# What is no VAE has other options: these words in the place of ARCH are commands of their own.
+OTHERS: dict[str, Callable[..., None]] = {"dcgan": dcgan, "recoder": recoder}
+
+
+class TrainCommand(TyperCommand):
+    """The verb `train`, which hands `dcgan` and `recoder` over to their own commands."""
+
+    def make_context(self, info_name: str | None, args: list[str], parent: Any = None, **extra: Any) -> Any:
+        """Return the context of the command that the first word names."""
+        if args and args[0] in OTHERS:
+            own = typer.Typer(add_completion=False, rich_markup_mode="markdown", pretty_exceptions_enable=False)
+            own.command(args[0])(OTHERS[args[0]])
+            return get_command(own).make_context(f"{info_name} {args[0]}", args[1:], parent, **extra)
+        return super().make_context(info_name, args, parent, **extra)
+
 
 def train(
-    arch: Annotated[str, typer.Argument(metavar="ARCH", help=f"{', '.join(ARCHITECTURES)}.")],
+    arch: Annotated[
+        str,
+        typer.Argument(
+            metavar="ARCH",
+            help=f"{', '.join(ARCHITECTURES)}. Or {' or '.join(OTHERS)}, which have other options: latlas train dcgan --help.",
+        ),
+    ],
     data: Data,
     out: Out = None,
     epochs: Annotated[int, typer.Option("--epochs", help="Passes over the images.")] = 20,

@@ -17,7 +17,7 @@ def write_tour(tour: Tour, folder: str | Path, *, replace: bool = False) -> Path
     with writing(folder, replace=replace) as beside:
         for name, model in tour.models.items():
             model.save_pretrained(beside / "models" / name.replace(" ", "-"))
-        tour.comparison.linear_map.save_pretrained(beside / "map")
+        tour.comparison.documented_map().save_pretrained(beside / "map")
         tour.support.save_pretrained(beside / "support-set")
         write_files(tour_report(tour), beside)
     return Path(folder) / HTML

@@ -1,38 +1,68 @@
 """Source x target -> what a linear map between their latent spaces loses, in image space."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-import torch
+from jaxtyping import Float
 from torch import Tensor
 
-from latlas.base.errors import IllPosedError, ImageFormatError, SettingError
+from latlas.base.errors import CapabilityError, IllPosedError, SettingError
 from latlas.base.progress import Progress, silent
 from latlas.base.provenance import Provenance
 from latlas.base.records import plain
-from latlas.base.seeds import generator
-from latlas.base.shapes import PerImage
+from latlas.base.shapes import Codes, LatentShape
 from latlas.data.images import ImageSet
-from latlas.encodings.encode import encode
-from latlas.maps.fit import check_settings, fit_map
-from latlas.maps.linear import LinearMap
-from latlas.measurements.reconstruction import decode_errors
-from latlas.models.protocols import Autoencoder, LatentModel, check_images, device_of, require_autoencoder
+from latlas.measurements.features import FeatureNetwork, distance_name
+from latlas.measurements.quality import Perceptual
+from latlas.measurements.similarity import Similarity
+from latlas.models.protocols import Decoder, LatentModel, is_encoder, require_autoencoder
+from latlas.studies.pairs import (
+    STREAM,
+    CodeMap,
+    MapSettings,
+    PairedCodes,
+    check_comparable,
+    check_one_shape,
+    is_stream_only,
+    pair_on_images,
+    pair_on_stream,
+    relocate,
+    require_varied,
+    shuffled,
+    split,
+    stating_scaling,
+    streaming_model,
+)
+from latlas.studies.routes import (
+    Error,
+    Judge,
+    Route,
+    Times,
+    explained,
+    latent_error,
+    measure_route,
+    through_images,
+    time_routes,
+)
+from latlas.studies.yardstick import code_similarity, fit_yardstick
 from latlas.supports.support_set import SupportSet
 
+_EXACT = 1e-9  # share of the mean code's error below which an error is rounding of float32
+_NOTHING = 1e-3  # share of the mean code's error below which the target's own codes are worth nothing
+_EXAMPLES = 12  # images kept for a report to show
+_TESTED = 4  # codes of a stream fitted on for each that is measured on
 
-@dataclass(frozen=True, kw_only=True)
-class Error:
-    """A squared error per pixel (or per latent variable), averaged over images, with its standard error."""
+FitOn = Literal["all"] | Tensor | SupportSet
 
-    mean: float
-    standard_error: float
 
-    @classmethod
-    def of(cls, errors: PerImage) -> "Error":
-        """Return mean and standard error of errors per image."""
-        deviation = float(errors.std() / len(errors) ** 0.5) if len(errors) > 1 else float("nan")
-        return cls(mean=float(errors.mean()), standard_error=deviation)
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Yardstick:
+    """What a multilayer perceptron makes of the same pairs: how much linearity leaves behind."""
+
+    L: Error
+    M: Error
+    evidence: Mapping[str, Any]  # of its training
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -43,43 +73,86 @@ class Comparison:
     target: str
     images: str  # measured on
     fitted_on: str
-    R: Error  # source's own reconstruction
+    R: Error  # source's own reconstruction; 0 but for rounding where its codes are known
     L: Error  # map's squared error per target variable
     M: Error  # target decodes the relocated codes
-    target_R: Error  # target's own reconstruction: the best possible
-    decode_encode: Error  # through image space: target reconstructs the source's reconstruction
+    target_R: Error  # target's own reconstruction: the best possible; 0 but for rounding where its codes are known
+    decode_encode: Error | None  # through image space: target reconstructs the source's reconstruction; None without encoder
     shuffled: Error  # a map fitted on shuffled pairs
     mean_code: Error  # target decodes its mean code, whatever the image
-    no_map: Error | None  # target decodes the source's codes as they are; None where the sizes differ
+    no_map: Error | None  # target decodes the source's codes as they are; None where the shapes differ
+    round_trip: Error | None  # source decodes the codes carried there and back; None where the way back has too few pairs
     target_variance: float  # mean variance of a target variable: what L would be for the mean code
-    linear_map: LinearMap
+    r2: tuple[float | None, ...]  # of each target variable (or channel) on the test images; None where it does not vary
+    linear_map: CodeMap
+    latent_shapes: tuple[LatentShape, LatentShape]
+    routes: Mapping[str, Route]  # the errors above by name, each with PSNR, SSIM and what else was asked for
+    times: Times
+    similarity: Similarity | None  # of the test images' codes; None where it is not defined
+    yardstick: Yardstick | None  # None unless asked for
+    features: str | None  # what the Fréchet distances are called; None without a feature network
+    known_codes: str | None  # the model, if any, whose codes were drawn and not encoded
+    examples: PairedCodes  # the first few test images with their codes
     provenance: Provenance
+
+    @property
+    def recovered_share(self) -> float | None:
+        """Share of the way from the mean code's error to the best possible: (mean_code - M) / (mean_code - target_R)."""
+        return recovered_share(self.M.mean, self.mean_code.mean, self.target_R.mean)
+
+    def relocate(self, codes: Codes) -> Float[Tensor, "n *target"]:
+        """Return the source's codes carried into the target space, in the shape that the target decodes."""
+        return relocate(self.linear_map, codes, self.latent_shapes[1])
+
+    def documented_map(self) -> CodeMap:
+        """Return the map with these errors in its evidence, from where its model card shows them."""
+        record = self.to_json()
+        names = ("images", "fitted_on", "standard_errors", *record["standard_errors"])
+        errors = {name: record[name] for name in names}
+        return replace(self.linear_map, evidence={**self.linear_map.evidence, "comparison": errors})
 
     def to_json(self) -> dict[str, Any]:
         """Return every number, and the ratios that make them readable."""
-        errors = {
-            name: getattr(self, name)
-            for name in ("R", "L", "M", "target_R", "decode_encode", "shuffled", "mean_code", "no_map")
-        }
-        ratios = {
-            "M_over_target_R": ratio(self.M.mean, self.target_R.mean),
-            "M_over_decode_encode": ratio(self.M.mean, self.decode_encode.mean),
-            "M_over_shuffled": ratio(self.M.mean, self.shuffled.mean),
-            "M_over_mean_code": ratio(self.M.mean, self.mean_code.mean),
-            "M_over_no_map": None if self.no_map is None else ratio(self.M.mean, self.no_map.mean),
-            "L_over_target_variance": ratio(self.L.mean, self.target_variance),
-        }
+        names = ("R", "L", "M", "target_R", "decode_encode", "shuffled", "mean_code", "no_map", "round_trip")
+        errors: dict[str, Error | None] = {name: getattr(self, name) for name in names}
+
+        def over(name: str, error: Error | None = self.M) -> float | None:
+            whole = errors[name]
+            return None if whole is None or error is None else share_of(error.mean, whole.mean, self.mean_code.mean)
+
+        bounds = ("target_R", "decode_encode", "shuffled", "mean_code", "no_map")
+        yardstick = None
+        if self.yardstick is not None:
+            yardstick = {
+                "M": self.yardstick.M,
+                "L": self.yardstick.L,
+                "M_over_linear": ratio(self.yardstick.M.mean, self.M.mean),
+                "L_over_linear": ratio(self.yardstick.L.mean, self.L.mean),
+                **self.yardstick.evidence,
+            }
         record: dict[str, Any] = plain(
             {
                 "source": self.source,
                 "target": self.target,
                 "images": self.images,
                 "fitted_on": self.fitted_on,
+                "known_codes": self.known_codes,
                 **{name: None if error is None else error.mean for name, error in errors.items()},
                 "standard_errors": {name: None if error is None else error.standard_error for name, error in errors.items()},
-                **ratios,
+                "deviations": {name: None if error is None else error.deviation for name, error in errors.items()},
+                **{f"M_over_{name}": over(name) for name in bounds},
+                "recovered_share": self.recovered_share,
+                "round_trip_over_R": over("R", self.round_trip),
+                "L_over_target_variance": ratio(self.L.mean, self.target_variance),
                 "target_variance": self.target_variance,
+                "r2": self.r2,
+                "quality": {name: route.quality() for name, route in self.routes.items()},
+                "features": self.features,
+                "times": self.times.to_json(),
+                "similarity": self.similarity,
+                "yardstick": yardstick,
                 "map": {"kind": self.linear_map.kind, **self.linear_map.evidence},
+                "latent_shapes": self.latent_shapes,
                 "provenance": self.provenance.to_json(),
             }
         )
@@ -89,107 +162,184 @@ class Comparison:
 def compare(
     source_model: LatentModel,
     target_model: LatentModel,
-    images: ImageSet,
+    images: ImageSet | Literal["stream"],
     *,
-    fit_on: Literal["all"] | Tensor | SupportSet = "all",
+    fit_on: FitOn = "all",
     test: ImageSet | None = None,
     kind: str = "affine",
-    ridge: float | Literal["gcv"] | None = None,
+    ridge: float | Literal["gcv", "loo"] | None = None,
+    rank: int | None = None,
+    neighbourhood: int | None = None,
+    stream: int = 4000,
+    features: FeatureNetwork | None = None,
+    perceptual: Perceptual | None = None,
+    yardstick: bool = False,
     seed: int = 0,
     progress: Progress = silent,
 ) -> Comparison:
     """Fit a linear map between two models' codes of the same images, and measure what it loses on others.
 
     Args:
-        source_model: whose codes are relocated; encodes and decodes.
-        target_model: into whose space; encodes and decodes; same image shape.
-        images: to fit on.
-        fit_on: "all" of them, those at some indices, or a Support Set (its own images).
-        test: to measure on; None holds out the last fifth of `images`.
-        kind: of the map, as in `fit_map`.
+        source_model: whose codes are relocated.
+        target_model: into whose space; same image shape.
+        images: to fit on, encoded by both models; or "stream", where one of the two is a generator without an encoder: codes
+            that it draws are then known, and the other model encodes their images.
+        fit_on: "all" of the images, those at some indices, or a Support Set (its own images).
+        test: to measure on; None holds out the last fifth of `images`, and draws fresh codes of a stream.
+        kind: of the map, as in `fit_map`; between two spatial latent spaces always "affine".
         ridge: as in `fit_map`.
-        seed: decides the shuffled pairs.
+        rank: of a "reduced-rank" map.
+        neighbourhood: side of the window of a map between two spatial latent spaces; None for 1.
+        stream: codes to fit on where `images` is "stream"; a quarter as many fresh ones are measured on.
+        features: takes the Fréchet distance of relocated images, and of the bounds, to the test images;
+            `latlas.studies.features.feature_network` finds one.
+        perceptual: a distance of images to their originals, for example LPIPS with its weights: called with two batches in
+            [0, 1], returns one number an image.
+        yardstick: whether to train a multilayer perceptron on the same pairs, and measure what it gains.
+        seed: decides the shuffled pairs, the stream and the perceptron.
         progress: told throughout.
 
     Raises:
-        CapabilityError: a model lacks an encoder or a decoder.
+        CapabilityError: a model lacks an encoder or a decoder; or for a stream, both encode, or neither does.
         ImageFormatError: images of another shape than a model's, or models of two image shapes.
-        UnknownNameError, SettingError: a kind or a ridge that `fit_map` does not know; too few images to hold some out.
-        IllPosedError: fewer pairs than unknowns without a ridge; fewer than two images to measure on.
+        UnknownNameError, SettingError: settings of a map that `fit_map` does not know, or that the latent shapes do not
+            allow; too few images to hold some out.
+        IllPosedError: fewer pairs than unknowns without a ridge; fewer than two images to measure on; a model that gives
+            all images one code.
+        NonFiniteError: a model, or a function given, returns NaN.
     """
-    check_settings(kind, ridge)
-    source = require_autoencoder(source_model, "A comparison")
-    target = require_autoencoder(target_model, "A comparison")
-    if test is None:
-        cut = len(images) * 4 // 5
-        if not 0 < cut < len(images):
-            raise SettingError(f"{images.name} has {len(images)} images: too few to hold a fifth out. Give test images.")
-        images, test = images.slice(0, cut), images.slice(cut, None)
-    fitting = _fitting_images(images, fit_on)
-    _check_comparable(source, target, fitting, test)
-    source_fit = encode(source, fitting, progress=progress)
-    target_fit = encode(target, fitting, progress=progress)
-    fitted = fit_map(source_fit, target_fit, kind=kind, ridge=ridge)
-    order = torch.randperm(len(fitting), generator=generator(seed, "shuffled pairs"))
-    shuffled = fit_map(source_fit.mean[order], target_fit.mean, kind=kind, ridge=ridge)
-    return measure_map(
-        source,
-        target,
-        fitted,
-        test,
-        shuffled=shuffled,
-        mean_code=target_fit.mean.mean(dim=0),
-        fitted_on=fitting.name,
+    settings = MapSettings(kind=kind, ridge=ridge, rank=rank, neighbourhood=neighbourhood)
+    settings.check()
+    known_codes = None
+    if isinstance(images, str):
+        if images != STREAM:
+            raise SettingError(f"Images are an ImageSet or the word {STREAM!r}, got {images!r}. Load them with load_images.")
+        known_codes = _check_stream(source_model, target_model, settings, fit_on, test, stream)
+        fitting, measured = (
+            pair_on_stream(source_model, target_model, count, part=part, seed=seed, progress=progress)
+            for part, count in (("fit", stream), ("test", max(2, stream // _TESTED)))
+        )
+    else:
+        for model, other in ((source_model, target_model), (target_model, source_model)):
+            _require_encoding(model, other)
+        if test is None:
+            images, test = split(images)
+        chosen = _fitting_images(images, fit_on)
+        check_comparable((source_model, target_model), (chosen, test))
+        settings.check(source_model.latent_shape, target_model.latent_shape)
+        fitting = pair_on_images(source_model, target_model, chosen, progress=progress)
+        measured = pair_on_images(source_model, target_model, test, progress=progress)
+    return compare_pairs(
+        source_model,  # type: ignore[arg-type]  # it decodes: that was asked above
+        target_model,  # type: ignore[arg-type]
+        fitting,
+        measured,
+        settings,
+        judge=Judge.of(measured.images, perceptual=perceptual, features=features),
+        seed=seed,
+        yardstick=yardstick,
+        known_codes=known_codes,
         provenance=Provenance(
             made_by="compare",
             seed=seed,
             made_from={
-                "source": source.fingerprint,
-                "target": target.fingerprint,
-                "fitted_on": fitting.content_hash,
-                "test": test.content_hash,
+                "source": source_model.fingerprint,
+                "target": target_model.fingerprint,
+                "fitted_on": fitting.images.content_hash,
+                "test": measured.images.content_hash,
             },
-            settings={"kind": kind, "ridge": ridge, "fit_on": _told(fit_on)},
+            settings={
+                "kind": kind,
+                "ridge": ridge,
+                "rank": rank,
+                "neighbourhood": neighbourhood,
+                "fit_on": f"stream of {stream} codes" if known_codes is not None else _told(fit_on),
+                "features": None if features is None else features.name,
+                "yardstick": yardstick,
+            },
         ),
         progress=progress,
     )
 
 
-def measure_map(
-    source: Autoencoder,
-    target: Autoencoder,
-    fitted: LinearMap,
-    test: ImageSet,
+def compare_pairs(
+    source: Decoder,
+    target: Decoder,
+    fitting: PairedCodes,
+    measured: PairedCodes,
+    settings: MapSettings,
     *,
-    shuffled: LinearMap,
-    mean_code: Tensor,
-    fitted_on: str,
+    judge: Judge,
     provenance: Provenance,
+    seed: int = 0,
+    yardstick: bool = False,
+    known_codes: str | None = None,
     progress: Progress = silent,
 ) -> Comparison:
-    """Return the errors of a fitted map on test images, beside their bounds."""
-    source_codes = encode(source, test, progress=progress).mean
-    target_codes = encode(target, test, progress=progress).mean
-    relocated = fitted.apply(source_codes)
+    """Return the errors, on measured pairs, of a map fitted on others, beside their bounds.
+
+    Raises:
+        IllPosedError: fewer pairs than unknowns without a ridge; a model that gives all images one code.
+    """
+    require_varied(fitting)
+    fitted = stating_scaling(settings.fit(fitting.source, fitting.target), source, target)
+    unpaired = settings.fit(shuffled(fitting.source, seed), fitting.target)
+    images, codes, own = measured.images, measured.source.mean, measured.target.mean
+    here, there = measured.source.latent_shape, measured.target.latent_shape
+    moved = relocate(fitted, codes, there)
+    mean_code = fitting.target.mean.double().mean(dim=0).float()
+    ways: dict[str, tuple[Decoder, Tensor]] = {
+        "R": (source, codes),
+        "M": (target, moved),
+        "target_R": (target, own),
+        "shuffled": (target, relocate(unpaired, codes, there)),
+        "mean_code": (target, mean_code.expand(len(images), *mean_code.shape).contiguous()),
+    }
+    encoder = require_autoencoder(target, "The way through images") if is_encoder(target) else None
+    if encoder is not None:
+        ways["decode_encode"] = (encoder, through_images(source, encoder, codes))
+    if here == there:
+        ways["no_map"] = (target, codes)
+    back = _way_back(settings, fitting)
+    if back is not None:
+        ways["round_trip"] = (source, relocate(back, moved, here))
+    learned = fit_yardstick(fitting, settings.window, seed=seed, progress=progress) if yardstick else None
+    if learned is not None:
+        ways["yardstick"] = (target, learned.apply(codes))
+    routes = {}
+    progress("measuring", 0, len(ways))
+    for done, (name, (decoder, its_codes)) in enumerate(ways.items(), start=1):
+        # The Fréchet distance is asked of what is to look like the images; a mean code is one image over and over.
+        routes[name] = measure_route(decoder, its_codes, images, judge, frechet=name not in ("mean_code", "shuffled", "no_map"))
+        progress("measuring", done, len(ways))
+    errors: dict[str, Error | None] = {name: route.error for name, route in routes.items()}
     return Comparison(
         source=source.name,
         target=target.name,
-        images=test.name,
-        fitted_on=fitted_on,
-        R=Error.of(decode_errors(source, source_codes, test)),
-        L=Error.of((relocated.double() - target_codes.double()).square().mean(dim=1)),
-        M=Error.of(decode_errors(target, relocated, test)),
-        target_R=Error.of(decode_errors(target, target_codes, test)),
-        decode_encode=Error.of(decode_errors(target, through_images(source, target, source_codes), test)),
-        shuffled=Error.of(decode_errors(target, shuffled.apply(source_codes), test)),
-        mean_code=Error.of(decode_errors(target, mean_code.expand(len(test), *mean_code.shape).contiguous(), test)),
-        no_map=(
-            Error.of(decode_errors(target, source_codes, test))
-            if tuple(source.latent_shape) == tuple(target.latent_shape)
-            else None
-        ),
-        target_variance=float(target_codes.double().var(dim=0, correction=0).mean()),
+        images=images.name,
+        fitted_on=fitting.images.name,
+        R=routes["R"].error,
+        L=latent_error(moved, own),
+        M=routes["M"].error,
+        target_R=routes["target_R"].error,
+        decode_encode=errors.get("decode_encode"),
+        shuffled=routes["shuffled"].error,
+        mean_code=routes["mean_code"].error,
+        no_map=errors.get("no_map"),
+        round_trip=errors.get("round_trip"),
+        target_variance=float(own.double().var(dim=0, correction=0).mean()),
+        r2=explained(moved, own),
         linear_map=fitted,
+        latent_shapes=(here, there),
+        routes=routes,
+        times=time_routes(source, target, lambda part: relocate(fitted, part, there), codes, progress=progress),
+        similarity=code_similarity(measured),
+        yardstick=None
+        if learned is None
+        else Yardstick(L=latent_error(ways["yardstick"][1], own), M=routes["yardstick"].error, evidence=learned.evidence),
+        features=None if judge.features is None else distance_name(judge.features),
+        known_codes=known_codes,
+        examples=measured.first(_EXAMPLES),
         provenance=provenance,
     )
 
@@ -199,36 +349,58 @@ def ratio(value: float, whole: float) -> float | None:
     return value / whole if whole else None
 
 
-def through_images(source: Autoencoder, target: Autoencoder, codes: Tensor, *, size: int = 1000) -> Tensor:
-    """Return the target's codes of the source's reconstructions: the route that a map replaces."""
-    start, end = device_of(source), device_of(target)
-    with torch.inference_mode():
-        parts = [target.encode(source.decode(batch.to(start)).to(end)).mean.float().cpu() for batch in torch.split(codes, size)]
-    return torch.cat(parts).clone()
+def share_of(error: float, best: float, scale: float) -> float | None:
+    """Return error / best; None where the best is 0 but for rounding, beside errors of some scale: as of known codes."""
+    return None if best <= _EXACT * scale else ratio(error, best)
 
 
-def _check_comparable(source: Autoencoder, target: Autoencoder, fitting: ImageSet, test: ImageSet) -> None:
-    if tuple(source.image_shape) != tuple(target.image_shape):
-        first, second = ("x".join(map(str, model.image_shape)) for model in (source, target))
-        raise ImageFormatError(
-            f"{source.name} takes images of {first} and {target.name} of {second} (channels x height x width): no linear map "
-            "between them can be studied on one image set. Compare models of one image shape, or train one for the other's."
-        )
-    for images in (fitting, test):
-        check_images(images.image_shape, source, name=images.name)
-    if len(test) < 2:
-        raise IllPosedError(
-            f"{test.name} has {len(test)} image to measure on; a standard error needs at least 2. Give more test images."
-        )
+def recovered_share(error: float, mean_code: float, best: float) -> float | None:
+    """Return how much of the way from the mean code's error to the best possible an error has gone.
+
+    Below 0 it is worse than the mean code. None where the two lie within a thousandth of each other: a target whose images
+    hardly depend on the code has nothing to recover.
+    """
+    return None if mean_code - best <= _NOTHING * mean_code else (mean_code - error) / (mean_code - best)
 
 
-def _told(fit_on: Literal["all"] | Tensor | SupportSet) -> str:
+def _check_stream(
+    source: LatentModel, target: LatentModel, settings: MapSettings, fit_on: FitOn, test: ImageSet | None, stream: int
+) -> str:
+    drawing = streaming_model(source, target)
+    if not (isinstance(fit_on, str) and fit_on == "all") or test is not None:
+        raise SettingError("A stream is fitted and measured on codes of its own. Leave out fit_on and test images.")
+    if stream < 2:
+        raise SettingError(f"A stream needs at least 2 codes to fit on, got {stream}.")
+    check_one_shape(source, target)
+    settings.check(source.latent_shape, target.latent_shape)
+    return drawing.name
+
+
+def _require_encoding(model: LatentModel, other: LatentModel) -> None:
+    try:
+        require_autoencoder(model, "A comparison")
+    except CapabilityError as failure:
+        if is_stream_only(model) and is_encoder(other):
+            raise CapabilityError(
+                f"{failure} Or compare the two on its own stream: images='stream' in Python, stream for DATA in the shell."
+            ) from None
+        raise
+
+
+def _way_back(settings: MapSettings, fitting: PairedCodes) -> CodeMap | None:
+    try:
+        return settings.fit(fitting.target, fitting.source)
+    except IllPosedError:  # pairs that suffice one way may be too few the other, and the question is of the way there
+        return None
+
+
+def _told(fit_on: FitOn) -> str:
     if isinstance(fit_on, SupportSet):
         return f"Support Set of {len(fit_on.images)} images"
     return f"{fit_on.numel()} chosen images" if isinstance(fit_on, Tensor) else fit_on
 
 
-def _fitting_images(images: ImageSet, fit_on: Literal["all"] | Tensor | SupportSet) -> ImageSet:
+def _fitting_images(images: ImageSet, fit_on: FitOn) -> ImageSet:
     if isinstance(fit_on, SupportSet):
         return fit_on.images
     if isinstance(fit_on, Tensor):

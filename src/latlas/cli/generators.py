@@ -1,0 +1,194 @@
+"""`latlas train dcgan` and `latlas train recoder`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from latlas.cli.options import Data, Device, Json, Out, Replace, Resize, Seed
+
+Precision = Annotated[str, typer.Option("--precision", help="float32, bfloat16 or auto.")]
+
+
+def dcgan(
+    data: Data,
+    out: Out = None,
+    epochs: Annotated[int | None, typer.Option("--epochs", help="Passes over the images.", show_default="50")] = None,
+    steps: Annotated[
+        int | None,
+        typer.Option("--steps", help="Steps of both networks, in place of --epochs.", show_default="as --epochs has it"),
+    ] = None,
+    batch_size: Annotated[int, typer.Option("--batch-size", help="Images of a step.")] = 32,
+    learning_rate: Annotated[float, typer.Option("--learning-rate", help="Of both Adams.")] = 1e-3,
+    latent: Annotated[int, typer.Option("--latent", help="Variables of the latent space.")] = 64,
+    channels: Annotated[
+        int, typer.Option("--channels", help="Of the first and last hidden map; they double at each halving, up to 8 times.")
+    ] = 32,
+    gradient_penalty: Annotated[
+        float,
+        typer.Option("--gradient-penalty", help="Weight of the R1 penalty; raise it where the discriminator wins; 0: none."),
+    ] = 1.0,
+    half_life: Annotated[
+        int, typer.Option("--half-life", help="Images after which the average of the weights has forgotten half.")
+    ] = 10_000,
+    precision: Precision = "float32",
+    name: Annotated[
+        str | None, typer.Option("--name", help="What reports call the generator.", show_default="the folder's name")
+    ] = None,
+    resize: Resize = None,
+    seed: Seed = 0,
+    device: Device = "auto",
+    json: Json = False,
+    replace: Replace = False,
+) -> None:
+    """Train a DCGAN: a generator of images without an encoder.
+
+    What is kept is the running average of the generator's weights. A training with --out that was cut off goes on from its
+    last whole pass over the images when started again with the same settings.
+
+    Example: latlas train dcgan avatars:train --channels 16 --epochs 30 --out runs/avatars
+    """
+    import logging
+    import math
+
+    from latlas.base.artifacts import check_free
+    from latlas.cli.output import print_findings, print_json, say_where
+    from latlas.cli.progress import shown
+    from latlas.data.loading import load_images
+    from latlas.models.architectures.dcgan import DCGAN
+    from latlas.training.gan_runs import train_gan
+
+    if out is not None:
+        check_free(out, replace=replace)
+    built = DCGAN(channels=channels, latent=latent)
+    # Its warnings are printed below: keep Python's handler of last resort from printing them too.
+    logging.getLogger("latlas.training.gan_runs").addHandler(logging.NullHandler())
+    with shown() as progress:
+        images = load_images(data, size=resize, progress=progress)
+        result = train_gan(
+            images,
+            built,
+            epochs=epochs,
+            steps=steps,
+            batch_size=batch_size,
+            learning_rate=learning_rate,
+            gradient_penalty=gradient_penalty,
+            half_life=half_life,
+            seed=seed,
+            device=device,
+            precision=precision,
+            name=name if name is not None or out is None else out.name,
+            out=out,
+            replace=replace,
+            progress=progress,
+        )
+    last = result.history[-1]
+    if json:
+        record = {
+            **last,
+            "spread_ratio": result.spread_ratio if math.isfinite(result.spread_ratio) else None,
+            "precision": result.precision.to_json(),
+            "warnings": result.warnings,
+            "images_per_second": result.images_per_second,
+        }
+        print_json(record)
+        return
+    # A training that had only to be written has no speed.
+    speed = f", {result.images_per_second:,.0f} images per second" if result.images_per_second else ""
+    summary = (
+        f"{last['step']:,} steps, samples lie {result.spread_ratio:.0%} as far apart as the images, scores of real and drawn images "
+        f"{last['real_score']:.2f} and {last['fake_score']:.2f}{speed}."
+    )
+    print_findings([("note" if result.warnings else "good", f"Trained {result.model.name}.", summary)])
+    print_findings(("warning", warning, "") for warning in result.warnings)
+    if out is not None:
+        say_where(out, "generator")
+
+
+def recoder(
+    generator: Annotated[str, typer.Argument(metavar="GENERATOR", help="A generator's folder, or scheme:rest.")],
+    out: Out = None,
+    loss: Annotated[
+        str,
+        typer.Option(
+            "--loss",
+            help="code: error of the codes; image: error of the images that the frozen generator draws from them; both.",
+        ),
+    ] = "code",
+    steps: Annotated[int, typer.Option("--steps", help="Of the optimiser, each on new images.")] = 5000,
+    batch_size: Annotated[int, typer.Option("--batch-size", help="Images of a step.")] = 64,
+    learning_rate: Annotated[float, typer.Option("--learning-rate", help="Of Adam, at its highest.")] = 1e-3,
+    channels: Annotated[int, typer.Option("--channels", help="Of the first map; they double at each halving.")] = 32,
+    cache: Annotated[
+        Path | None,
+        typer.Option(
+            "--cache", help="Folder to keep a slow generator's images in, to draw each only once.", show_default="none"
+        ),
+    ] = None,
+    cache_images: Annotated[int, typer.Option("--cache-images", help="How many are kept at most.")] = 20_000,
+    precision: Precision = "float32",
+    name: Annotated[
+        str | None, typer.Option("--name", help="What reports call the recoder.", show_default="the folder's name")
+    ] = None,
+    seed: Seed = 0,
+    device: Device = "auto",
+    json: Json = False,
+    replace: Replace = False,
+) -> None:
+    """Train a recoder: a network that gives codes for images of one frozen generator.
+
+    It learns from images that the generator draws as they are needed, so that it cannot over-fit. A training with --out that
+    was cut off goes on from its last hundred steps when started again with the same settings.
+
+    Example: latlas train recoder zoo:dcgan-faces --steps 3000 --out runs/face-codes
+    """
+    from latlas.base.artifacts import check_free
+    from latlas.cli.models import model_on
+    from latlas.cli.output import print_findings, print_json, say_where
+    from latlas.cli.progress import shown
+    from latlas.models.protocols import require_generator
+    from latlas.models.recoder import RecoderSettings
+    from latlas.training.recoders import train_recoder
+
+    if out is not None:
+        check_free(out, replace=replace)
+    drawn_from = require_generator(model_on(generator, device), "Training a recoder")
+    with shown() as progress:
+        result = train_recoder(
+            drawn_from,
+            loss=loss,
+            steps=steps,
+            batch_size=batch_size,
+            learning_rate=learning_rate,
+            settings=RecoderSettings(channels=channels),
+            cache=cache,
+            cache_images=cache_images,
+            seed=seed,
+            device=device,
+            precision=precision,
+            name=name if name is not None or out is None else out.name,
+            out=out,
+            replace=replace,
+            progress=progress,
+        )
+    if json:
+        print_json(
+            {
+                "steps": steps,
+                "code_error": result.code_error,
+                "code_variance": result.code_variance,
+                "image_error": result.image_error,
+                "image_variance": result.image_variance,
+                "images_per_second": result.images_per_second,
+            }
+        )
+        return
+    summary = (
+        f"On samples held out: error of a code {result.code_error:.4f} (its variance {result.code_variance:.4f}), of an image "
+        f"{result.image_error:.4f} (its variance {result.image_variance:.4f}); {result.images_per_second:,.0f} images per second."
+    )
+    print_findings(
+        [("good" if result.code_error < result.code_variance else "note", f"Trained {result.recoder.name}.", summary)]
+    )
+    if out is not None:
+        say_where(out, "recoder")
