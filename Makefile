@@ -13,7 +13,7 @@ USE := $(VENV)/.installed-use
 DEV := $(VENV)/.installed-dev
 BENCH := $(VENV)/.installed-bench
 
-.PHONY: help setup tour test test-slow check format bench-tour bench-calibration bench-balance-start bench-variance-loss bench-maps bench-map-studies bench-pythae clean
+.PHONY: help setup tour test test-slow check format bench-tour bench-calibration bench-balance-start bench-variance-loss bench-maps bench-map-studies bench-mobile-stylegan bench-pythae clean
 .DELETE_ON_ERROR:
 
 help: ## Show the targets
@@ -78,6 +78,9 @@ bench-maps: $(BENCH) ## Linear maps: exactness, speed, three types of models on 
 
 bench-map-studies: $(DEV) ## How few images fix a map, and what moves with it: benchmarks/results/map_studies.json
 	$(PY) benchmarks/map_studies.py
+
+bench-mobile-stylegan: $(DEV) ## MobileStyleGAN beside OpenVINO (OPENVINO=a Python with openvino): benchmarks/results/mobile_stylegan.json
+	$(PY) benchmarks/mobile_stylegan.py --openvino $(OPENVINO)
 
 bench-pythae: $(BENCH) ## latlas beside pythae in one run: benchmarks/results/against_pythae.json
 	$(PY) benchmarks/against_pythae.py
