@@ -390,7 +390,7 @@ def test_a_folder_without_config_is_no_artifact(tmp_path: Path) -> None:
 
 
 def test_an_artifact_of_another_kind_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ArtifactError, match="holds a latlas thing, and a map was asked for"):
+    with pytest.raises(ArtifactError, match="holds a latlas thing, where a latlas map is needed"):
         read_config(make(tmp_path / "artifact"), kind="map")
 
 

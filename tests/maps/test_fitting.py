@@ -366,6 +366,8 @@ def test_encodings_of_different_images_are_refused() -> None:
     [
         (torch.zeros(5, 2, 2), torch.zeros(5, 3), CodeShapeError, r"source codes of shape n x variables, got \(5, 2, 2\)"),
         (torch.zeros(5, 2), torch.zeros(5), CodeShapeError, r"target codes of shape n x variables, got \(5,\)"),
+        (torch.zeros(5, 0), torch.zeros(5, 3), CodeShapeError, r"source codes of shape n x variables, got \(5, 0\)"),
+        (torch.rand(1, 2), torch.rand(1, 3), IllPosedError, "One pair of codes tells nothing"),
         (torch.zeros(5, 2), torch.zeros(4, 3), CodeShapeError, "must be paired: got 5 and 4 of them"),
         (torch.zeros(0, 2), torch.zeros(0, 3), IllPosedError, "No pairs of codes were given"),
         (
@@ -433,6 +435,8 @@ def test_a_stream_that_cannot_be_mapped_is_refused() -> None:
     x, y = pairs(4, 3)
     with pytest.raises(IllPosedError, match="empty stream; give at least one batch of pairs"):
         paired_moments_of([])
+    with pytest.raises(IllPosedError, match="No pairs of codes were given"):
+        fit_map_from(paired_moments_of([(x[:0], y[:0])]))
     with pytest.raises(CodeShapeError, match="must be paired: got 80 and 79 of them"):
         paired_moments_of([(x, y), (x, y[1:])])
     with pytest.raises(CodeShapeError, match="Rows of 4 and 3 variables are wanted"):

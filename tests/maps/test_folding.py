@@ -267,7 +267,7 @@ def test_a_missing_folder_and_a_folder_of_another_kind_are_told_apart(tmp_path: 
     with pytest.raises(MissingPathError, match="expected a latlas relocated-model there"):
         read_relocated(tmp_path / "nowhere", VAE.from_pretrained)
     target().save_pretrained(tmp_path / "model")
-    with pytest.raises(ArtifactError, match="holds a latlas vae, and a relocated-model was asked for"):
+    with pytest.raises(ArtifactError, match="holds a latlas vae, where a latlas relocated-model is needed"):
         read_relocated(tmp_path / "model", VAE.from_pretrained)
 
 

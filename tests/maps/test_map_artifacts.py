@@ -86,5 +86,5 @@ def test_a_map_is_found_in_the_folder_of_the_report_on_it(tmp_path: Path) -> Non
     assert load_map(tmp_path / "a-to-b").source == "A"
     with writing(tmp_path / "report") as beside:
         write_config(beside, kind="report", settings={}, provenance=Provenance(made_by="compare"))
-    with pytest.raises(ArtifactError, match="holds a latlas report, and a linear-map or a spatial-map was asked for"):
+    with pytest.raises(ArtifactError, match="holds a latlas report, where a latlas linear-map or spatial-map is needed"):
         load_map(tmp_path / "report")

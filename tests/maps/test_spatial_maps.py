@@ -558,10 +558,10 @@ def test_a_map_is_loaded_as_the_kind_it_is(tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match=r"has no config\.json"):
         load_map(tmp_path / "empty")
     encoding(draws(3, 2)).save_pretrained(tmp_path / "encoding")
-    with pytest.raises(ArtifactError, match="holds a latlas encoding, and a linear-map or a spatial-map was asked for"):
+    with pytest.raises(ArtifactError, match="holds a latlas encoding, where a latlas linear-map or spatial-map is needed"):
         load_map(tmp_path / "encoding")
     a_map(PatchGeometry(1)).save_pretrained(tmp_path / "spatial")
-    with pytest.raises(ArtifactError, match="holds a latlas spatial-map, and a linear-map was asked for"):
+    with pytest.raises(ArtifactError, match="holds a latlas spatial-map, where a latlas linear-map is needed"):
         LinearMap.from_pretrained(tmp_path / "spatial")
     with pytest.raises(OutputExistsError, match="--replace"):
         a_map(PatchGeometry(1)).save_pretrained(tmp_path / "spatial")

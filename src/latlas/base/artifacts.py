@@ -174,7 +174,7 @@ def read_config(folder: str | Path, *, kind: str) -> dict[str, Any]:
     if not isinstance(record, dict) or not isinstance(found, str) or not _is_ours(record):
         raise ArtifactError(f"{path} is not a latlas {kind}: its {CONFIG} was written by another program.")
     if found != kind:
-        raise ArtifactError(f"{path} holds a latlas {found}, and a {kind} was asked for.")
+        raise ArtifactError(f"{path} holds a latlas {found}, where a latlas {kind} is needed.")
     if record["format"] > FORMAT:
         raise ArtifactError(
             f"{path} was written in format {record['format']}, this latlas reads up to {FORMAT}: update latlas."

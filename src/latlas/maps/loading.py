@@ -26,5 +26,5 @@ def load_map(folder: str | Path) -> LinearMap | SpatialMap:
     if kind == spatial_map.KIND:
         return SpatialMap.from_pretrained(path)
     if kind != linear.KIND:
-        raise ArtifactError(f"{path} holds a latlas {kind}, and a {linear.KIND} or a {spatial_map.KIND} was asked for.")
+        raise ArtifactError(f"{path} holds a latlas {kind}, where a latlas {linear.KIND} or {spatial_map.KIND} is needed.")
     return LinearMap.from_pretrained(path)
