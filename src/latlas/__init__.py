@@ -58,6 +58,7 @@ if TYPE_CHECKING:
     from latlas.training.objectives import Objective as Objective
     from latlas.training.recoders import train_recoder as train_recoder
     from latlas.training.runs import train_vae as train_vae
+    from latlas.training.stylegan_runs import train_stylegan2 as train_stylegan2
 
 _DEFINED_IN = {
     "Budget": "latlas.inversion.descent",
@@ -105,6 +106,7 @@ _DEFINED_IN = {
     "study_little_data": "latlas.studies.little_data",
     "train_gan": "latlas.training.gan_runs",
     "train_recoder": "latlas.training.recoders",
+    "train_stylegan2": "latlas.training.stylegan_runs",
     "train_vae": "latlas.training.runs",
     "variance_loss_point": "latlas.studies.variance_loss",
     "variance_loss_study": "latlas.studies.variance_loss",

@@ -112,7 +112,7 @@ def test_an_unknown_scheme_is_answered_with_the_nearest(menagerie: list[str]) ->
         UnknownNameError, match=r"Unknown model scheme 'menageriee'. Did you mean 'menagerie'.*Or give a folder"
     ):
         load_model("menageriee:lenet")
-    with pytest.raises(UnknownNameError, match=r"Known: .*diffusers, .*pythae, .*menagerie"):
+    with pytest.raises(UnknownNameError, match=r"Known: .*diffusers, .*menagerie, .*pythae"):
         load_model("other:lenet")
     assert menagerie == []
 

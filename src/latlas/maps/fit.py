@@ -56,6 +56,7 @@ def fit_map(
         SettingError: a ridge or `bias=False` for an orthogonal map; a negative ridge; a rank out of its range, for another
             kind, or none for a reduced-rank map.
 
+    >>> import torch
     >>> codes = torch.randn(80, 3, dtype=torch.float64)
     >>> fit_map(codes, codes @ torch.ones(3, 2, dtype=torch.float64) + 5).weight.round().tolist()
     [[1.0, 1.0], [1.0, 1.0], [1.0, 1.0]]
@@ -65,8 +66,6 @@ def fit_map(
         require_paired(source, target)
     left, right = _codes(source), _codes(target)
     _check_pair(left, right)
-    if left.shape[0] == 0:
-        raise IllPosedError("No pairs of codes were given; a map needs at least one more pair than the source has variables.")
     hashes = RowsHash(left), RowsHash(right)
     passing = (one.passing(batches(codes, _CHUNK)) for one, codes in zip(hashes, (left, right), strict=True))
     moments = paired_moments_of(zip(*passing, strict=True))
@@ -138,6 +137,7 @@ def paired_moments_of(pairs: Iterable[tuple[Tensor, Tensor]]) -> PairedMoments:
         IllPosedError: an empty stream.
         NonFiniteError: NaN among the codes; names the row, counted over the whole stream.
 
+    >>> import torch
     >>> paired_moments_of((torch.randn(5, 3), torch.randn(5, 2)) for _ in range(4)).count
     20
     """
@@ -156,7 +156,7 @@ def check_settings(kind: str, ridge: float | str | None, *, bias: bool = True, r
         raise unknown_name("kind of map", kind, KINDS)
     if kind == "orthogonal" and (ridge is not None or not bias):
         raise SettingError("An orthogonal map has neither a ridge nor a choice of bias. Leave them out, or fit an affine map.")
-    if kind == "reduced-rank" and (rank is None or rank < 1):
+    if kind == "reduced-rank" and not (isinstance(rank, int) and rank >= 1):
         raise SettingError(f"A reduced-rank map needs a rank of at least 1, got {rank}. Give one (rank=8).")
     if kind != "reduced-rank" and rank is not None:
         raise SettingError(f"Only a reduced-rank map has a rank to choose; got {rank} for {kind}. Leave it out.")
@@ -179,6 +179,8 @@ def _fitted(
     made_by: str,
     made_from: dict[str, str],
 ) -> LinearMap:
+    if moments.count == 0:
+        raise IllPosedError("No pairs of codes were given; a map needs at least one more pair than the source has variables.")
     _require_varied(moments if bias else moments.uncentred())
     left_out: Tensor | None = None
     if ridge == "loo":
@@ -225,7 +227,9 @@ def _fit(moments: PairedMoments, *, kind: str, ridge: float, bias: bool, rank: i
 
 def _require_varied(used: PairedMoments) -> None:
     for name, side in (("source", used.source), ("target", used.target)):
-        if used.count > 1 and bool(side.constant().all()):
+        if bool(side.constant().all()):
+            if used.count == 1:
+                raise IllPosedError("One pair of codes tells nothing of how they vary; give at least 2, better many more.")
             raise IllPosedError(
                 f"The {name} codes are constant: all {used.count} of them are alike, so no map can be fitted. Give images that "
                 "differ, and look at the encoder: it may have collapsed."
@@ -240,7 +244,7 @@ def _checked(pairs: Iterable[tuple[Tensor, Tensor]]) -> Iterator[tuple[Tensor, T
 
 def _check_pair(source: Tensor, target: Tensor) -> None:
     for name, codes in (("source", source), ("target", target)):
-        if codes.ndim != 2:
+        if codes.ndim != 2 or codes.shape[1] == 0:
             raise CodeShapeError(f"A vector map needs {name} codes of shape n x variables, got {tuple(codes.shape)}.")
     if source.shape[0] != target.shape[0]:
         raise CodeShapeError(f"Source and target codes must be paired: got {source.shape[0]} and {target.shape[0]} of them.")

@@ -25,6 +25,7 @@ SCHEMES = {
     name: EntryPoint(name, value, ENTRY_POINTS)
     for name, value in {
         "diffusers": "latlas.models.adapters.diffusers:load_diffusers",
+        "stylegan2": "latlas.models.adapters.stylegan2:load_stylegan2",
         "pythae": "latlas.models.adapters.pythae:load_pythae",
         "zoo": "latlas.models.zoo:load_from_zoo",
     }.items()

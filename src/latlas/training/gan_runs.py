@@ -95,6 +95,8 @@ def train_gan(
     if out is not None:
         check_free(out, replace=replace)
     built = generator_architecture(arch) if isinstance(arch, str) else arch
+    if built.name == "stylegan2":  # mixing, noise and unclipped images are no part of this recipe
+        raise SettingError("A StyleGAN2 has a training of its own: train_stylegan2, or latlas train stylegan2.")
     place = choose_device(device)
     chosen = choose_precision(precision, convolutional=built.convolutional, device=place)
     per_epoch = len(images) // min(batch_size, len(images))
