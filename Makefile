@@ -11,9 +11,11 @@ OUT ?= tour
 PY := $(VENV)/bin/python
 USE := $(VENV)/.installed-use
 DEV := $(VENV)/.installed-dev
+# Packages that carry pretrained generators. Their files are read, never their code: what they depend on is not needed.
+ZOO := gan-face-generate==1.1.1 random-face==2021.7.21.1
 BENCH := $(VENV)/.installed-bench
 
-.PHONY: help setup tour test test-slow check format bench-tour bench-calibration bench-balance-start bench-variance-loss bench-maps bench-map-studies bench-mobile-stylegan bench-pythae clean
+.PHONY: help setup tour test test-slow check format bench-tour bench-calibration bench-balance-start bench-renormalisation bench-variance-loss bench-maps bench-map-studies bench-mobile-stylegan bench-pythae clean
 .DELETE_ON_ERROR:
 
 help: ## Show the targets
@@ -30,6 +32,7 @@ $(USE): pyproject.toml constraints.txt | $(PY)
 
 $(DEV): pyproject.toml constraints.txt | $(PY)
 	$(PY) -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	$(PY) -m pip install --quiet --no-deps $(ZOO)
 	@$(PY) tools/check_environment.py
 	@touch $@ $(USE)
 
@@ -68,6 +71,9 @@ bench-calibration: $(DEV) ## Balance rules and samplers over two data sets and t
 
 bench-balance-start: $(DEV) ## The running error's start, and rules without one: benchmarks/results/balance_start.json
 	$(PY) benchmarks/balance_start.py
+
+bench-renormalisation: $(DEV) ## What renormalising does to a second stage's codes: benchmarks/results/renormalisation.json
+	$(PY) benchmarks/renormalisation.py
 
 bench-variance-loss: $(DEV) ## Variance loss against error over 20 trainings: benchmarks/results/variance_loss.json
 	$(PY) benchmarks/variance_loss.py
