@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from tables import table, write_table
 from torch import Tensor, nn
 
 from latlas.base.provenance import package_versions
@@ -78,10 +79,34 @@ def main() -> int:
     }
     if not asked.smoke:
         RESULTS.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+        write_table("docs/against-others.md", "pythae", markdown(record))
+        write_table("docs/against-others.md", "pythae-samplers", sampler_markdown(record))
     for line in bounds:
         print(line)
     print(json.dumps(samplers["distance"], indent=2))
     return 0 if all(line.startswith("kept") for line in bounds) else 1
+
+
+def markdown(record: dict[str, Any]) -> str:
+    """Return the trainings, as docs/against-others.md shows them."""
+    rows = []
+    for name, row in record["networks"].items():
+        for label in ("pythae", "latlas, same loss", "latlas, default"):
+            cell = row[label]
+            speed = cell["images_per_second"] / row["pythae"]["images_per_second"]
+            rows.append([name, label, f"{speed:.1f}", f"{cell['error']:.4f}", f"{cell['active']} of 16"])
+    return table(["network", "trained by", "images per second over pythae's", "test error", "active"], rows)
+
+
+def sampler_markdown(record: dict[str, Any]) -> str:
+    """Return the samplers' distances, as docs/against-others.md shows them."""
+    found = record["samplers"]
+    rows = [["real images", f"{found['real']:.1f}"], ["reconstructions", f"{found['reconstructions']:.1f}"]]
+    rows += [
+        [f"{name} (chosen)" if name == f"latlas {found['chosen']}" else name, f"{value:.1f}"]
+        for name, value in found["distance"].items()
+    ]
+    return table(["images of", f"Fréchet distance, {found['features']}"], rows)
 
 
 def _networks(name: str, settings: dict[str, Any], train: ImageSet, test: ImageSet, epochs: int) -> dict[str, Any]:

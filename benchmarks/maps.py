@@ -34,7 +34,7 @@ WORK = ROOT / "runs" / "bench-maps"
 RESULTS = ROOT / "benchmarks" / "results" / "maps.json"
 VECTOR = ROOT / "benchmarks" / "results" / "vector_maps.json"
 TRAIN, TEST = "avatars:train[0:8000]", "avatars:test[0:2000]"
-SMALL_TRAIN, SMALL_TEST = "avatars:train?size=32[0:8000]", "avatars:test?size=32[0:2000]"
+SMALL_TRAIN, SMALL_TEST = "avatars:train?size=32[0:6000]", "avatars:test?size=32[0:2000]"
 SPLIT = {"base_dim": 8, "fc_dim": 128, "latent": 64}
 SMALL = {
     "4 channels, stride 4": {"latent": 4, "channels": (16, 32, 32), "norm_groups": 8},
@@ -159,7 +159,7 @@ def _split(train: ImageSet, progress: Any) -> VAE:
         return VAE.from_pretrained(folder)
     built = architecture("split", **SPLIT)
     return train_vae(
-        train, built, epochs=8, batch_size=64, seed=derived_seed(0, "split"), name="Split-VAE", out=folder, progress=progress
+        train, built, epochs=6, batch_size=64, seed=derived_seed(0, "split"), name="Split-VAE", out=folder, progress=progress
     ).model
 
 
@@ -169,7 +169,7 @@ def _small(name: str, settings: dict[str, Any], train: ImageSet, progress: Any) 
         return VAE.from_pretrained(folder)
     built = architecture("autoencoder-kl", **settings)
     return train_vae(
-        train, built, epochs=6, batch_size=32, seed=derived_seed(0, name), name=name, out=folder, progress=progress
+        train, built, epochs=5, batch_size=32, seed=derived_seed(0, name), name=name, out=folder, progress=progress
     ).model
 
 

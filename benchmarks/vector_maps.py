@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 import torch
 from sklearn.linear_model import Ridge
+from tables import table, write_table
 from torch import Tensor
 
 from latlas.base.artifacts import write_config, writing
@@ -389,6 +390,50 @@ def bounds_of(record: dict[str, Any]) -> Iterator[str]:
         )
 
 
+def markdown(record: Row) -> str:
+    """Return the table of docs/against-others.md."""
+    disk = record["disk"]
+    rows = [
+        [
+            "planted affine maps, sizes 16 to 512, bias to 3: largest relative error",
+            f"{max(r['relative_error'] for r in record['planted']):.1g}",
+        ],
+    ]
+    for planted in record["planted"]:
+        if planted["size"] == 64 and "latentis_relative_mse" in planted:
+            theirs = ", ".join(f"{name} {value:.2g}" for name, value in planted["latentis_relative_mse"].items())
+            rows.append([f"the same, 64 variables, bias {planted['bias']:g}: relative squared error of latentis", theirs])
+    if record["latentis"] is not None:
+        rows.append(["time of latentis' affine fit, tuned to our error, over ours", f"{record['latentis']['time_ratio']:.0f}"])
+    for fit in record["sklearn"]:
+        label = f"scikit-learn's Ridge, {fit['pairs']:,} x {fit['size']}: its time over ours"
+        cells = (
+            ("the weights alone", fit["fit_ratio"]),
+            ("with R2 and residual covariance", fit["evidence_ratio"]),
+            ("fit_map, which also hashes what it is given", fit["fit_map_ratio"]),
+        )
+        rows.append([label, ", ".join(f"{what} {value:.2f}" for what, value in cells)])
+    rows += [
+        [
+            f"{disk['rows']:,} x {disk['source']} to {disk['target']} from disk: peak memory over the process",
+            f"{disk['peak_over_base_mib']:.0f} MiB",
+        ],
+        ["the same: time over that of the bare matrix products", f"{disk['time_over_bare']:.2f}"],
+        [
+            "leave-one-out against fitting again without each pair: largest relative difference",
+            f"{record['leave_one_out']['largest_relative_difference']:.1g}",
+        ],
+    ]
+    for adam in record["adam"]:
+        rows.append(
+            [
+                f"the original code's 2,000 steps of Adam, {adam['case']}: test error, and time, over the closed form's",
+                f"{adam['error_ratio']:.3f}, {adam['time_ratio']:.0f}",
+            ]
+        )
+    return table(["what", "measured"], rows)
+
+
 def _bound(what: str, value: float | None, *, highest: float | None = None, least: float | None = None) -> str:
     limit = f"at most {highest:g}" if highest is not None else f"at least {least:g}"
     if value is None:
@@ -430,6 +475,7 @@ def main() -> int:
     record["versions"] = package_versions()
     if not small:
         RESULTS.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+        write_table("docs/against-others.md", "vector-maps", markdown(record))
     for line in record["bounds"]:
         print(line)
     if small:

@@ -16,7 +16,10 @@ if TYPE_CHECKING:
     from latlas.encodings.encoding import Encoding as Encoding
     from latlas.inversion.descent import Budget as Budget
     from latlas.inversion.descent import Inversion as Inversion
+    from latlas.maps.estimator import LinearMapRegressor as LinearMapRegressor
     from latlas.maps.fit import fit_map as fit_map
+    from latlas.maps.fit import fit_map_from as fit_map_from
+    from latlas.maps.fit import paired_moments_of as paired_moments_of
     from latlas.maps.folding import fold as fold
     from latlas.maps.linear import LinearMap as LinearMap
     from latlas.maps.loading import load_map as load_map
@@ -86,7 +89,10 @@ _DEFINED_IN = {
     "diagnose": "latlas.studies.diagnose",
     "encode": "latlas.encodings.encode",
     "export_onnx": "latlas.models.exporting",
+    "LinearMapRegressor": "latlas.maps.estimator",
     "fit_map": "latlas.maps.fit",
+    "fit_map_from": "latlas.maps.fit",
+    "paired_moments_of": "latlas.maps.fit",
     "fit_perceptron": "latlas.maps.perceptron",
     "fit_preview": "latlas.maps.preview",
     "fit_sampler": "latlas.samplers.fit",

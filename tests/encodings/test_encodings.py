@@ -216,7 +216,7 @@ def test_damage_and_strangers_are_noticed(images: ImageSet, tmp_path: Path) -> N
         Encoding.from_pretrained(folder)
     torch.manual_seed(0)
     VAE(Conv(channels=(3,), latent=2), (1, 4, 4)).save_pretrained(tmp_path / "model")
-    with pytest.raises(ArtifactError, match="holds a latlas vae, and"):
+    with pytest.raises(ArtifactError, match="holds a latlas vae, where a latlas encoding is needed"):
         Encoding.from_pretrained(tmp_path / "model")
 
 

@@ -13,9 +13,9 @@ from torch import Tensor
 
 from latlas.base.artifacts import CONFIG
 from latlas.base.errors import ArtifactError
-from latlas.base.provenance import Provenance, file_hash, tensor_hash
+from latlas.base.provenance import Provenance, file_hash
 from latlas.encodings.encoding import Encoding
-from latlas.encodings.mapped import RowsHash, batches, map_rows
+from latlas.encodings.mapped import batches, map_rows
 
 
 def randn(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -145,12 +145,3 @@ def test_an_encoding_with_such_a_file_is_not_readable(tmp_path: Path) -> None:
     (tmp_path / "codes" / CONFIG).write_text(json.dumps(record))
     with pytest.raises(ArtifactError, match=r"not a readable encoding .*no tensor's type.*Encode again"):
         Encoding.from_pretrained(tmp_path / "codes")
-
-
-@pytest.mark.parametrize("size", [1, 7, 100])
-@pytest.mark.parametrize("rows", [randn(23, 3), randn(23, 3).double(), randn(0, 3), randn(23, 6)[:, ::2]], ids=str)
-def test_the_hash_of_batches_is_that_of_the_tensor(rows: Tensor, size: int) -> None:
-    digest = RowsHash(rows)
-    passed = list(digest.passing(batches(rows, size)))
-    assert torch.cat(passed).equal(rows)
-    assert digest.hexdigest() == tensor_hash(rows)

@@ -1,5 +1,6 @@
 """Fitting: a planted map is found to rounding, and a noisy one is NumPy's and scikit-learn's."""
 
+import dataclasses
 import inspect
 import json
 from pathlib import Path
@@ -237,7 +238,10 @@ def test_encodings_name_the_spaces_of_their_map() -> None:
     found = fit_map(encoding(x, model="old"), encoding(y, model="new"))
     assert (found.source, found.target) == ("old", "new")
     assert found.weight.equal(fit_map(x, y).weight)
-    assert found.provenance.made_from == {"source": tensor_hash(x), "target": tensor_hash(y)}
+    moments = paired_moments_of([(x, y)]).joint
+    assert found.provenance.made_from == {"moments": tensor_hash(moments.mean, moments.scatter), "images": "the same"}
+    known = Provenance(made_by="encode", made_from={"model": "weights of old"})
+    assert fit_map(dataclasses.replace(encoding(x), provenance=known), y).provenance.made_from["source"] == "weights of old"
     mixed = fit_map(encoding(x, model="old"), y)
     assert (mixed.source, mixed.target) == ("old", "target")
 

@@ -256,7 +256,7 @@ def test_a_map_knows_what_it_was_fitted_from() -> None:
     there = fitted()
     assert isinstance(there.provenance, Provenance)
     assert there.provenance.made_by == "fit_map"
-    assert set(there.provenance.made_from) == {"source", "target"}
+    assert set(there.provenance.made_from) == {"moments"}
     assert there.provenance.settings == {"kind": "affine", "ridge": 0.1, "bias": True}
 
 

@@ -1,6 +1,5 @@
 """Codes that stay on disk: mapped into memory as a tensor, and passed over in batches that leave no trace there."""
 
-import hashlib
 import mmap
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -87,22 +86,3 @@ def _pages_of(rows: Tensor) -> _Pages | None:
     )
     # Rows that somebody has written to since are no longer those of the file.
     return found if same and rows._version == 0 else None
-
-
-class RowsHash:
-    """The hash that `latlas.base.provenance.tensor_hash` gives a tensor, from its rows as they come."""
-
-    def __init__(self, rows: Tensor) -> None:
-        self._digest = hashlib.sha256(f"{rows.dtype}{tuple(rows.shape)}".encode())
-
-    def passing(self, parts: Iterator[Tensor]) -> Iterator[Tensor]:
-        """Yield the batches again, each taken into the hash."""
-        for part in parts:
-            plain = part.detach().cpu().contiguous()
-            if plain.numel():
-                self._digest.update(plain.view(-1).view(torch.uint8).numpy().data)
-            yield part
-
-    def hexdigest(self) -> str:
-        """Return the hash of what has passed."""
-        return self._digest.hexdigest()

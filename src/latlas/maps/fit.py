@@ -9,7 +9,7 @@ from torch import Tensor
 from latlas.base.errors import CodeShapeError, IllPosedError, SettingError, unknown_name
 from latlas.base.provenance import Provenance, tensor_hash
 from latlas.encodings.encoding import Encoding, require_paired
-from latlas.encodings.mapped import RowsHash, batches
+from latlas.encodings.mapped import batches
 from latlas.maps.evidence import evidence
 from latlas.maps.linear import LinearMap, known_fingerprint
 from latlas.numerics.leave_one_out import Batches, choose_ridge_leaving_one_out
@@ -66,9 +66,7 @@ def fit_map(
         require_paired(source, target)
     left, right = _codes(source), _codes(target)
     _check_pair(left, right)
-    hashes = RowsHash(left), RowsHash(right)
-    passing = (one.passing(batches(codes, _CHUNK)) for one, codes in zip(hashes, (left, right), strict=True))
-    moments = paired_moments_of(zip(*passing, strict=True))
+    moments = paired_moments_of(zip(batches(left, _CHUNK), batches(right, _CHUNK), strict=True))
     return _fitted(
         moments,
         kind=kind,
@@ -78,7 +76,7 @@ def fit_map(
         again=lambda: zip(batches(left, _CHUNK), batches(right, _CHUNK), strict=True),
         spaces=(source, target),
         made_by="fit_map",
-        made_from={"source": hashes[0].hexdigest(), "target": hashes[1].hexdigest()},
+        made_from=_moments_hash(moments) | _origins(source, target),
     )
 
 
@@ -120,7 +118,7 @@ def fit_map_from(
         again=None,
         spaces=(source, target),
         made_by="fit_map_from",
-        made_from={"moments": tensor_hash(moments.joint.mean, moments.joint.scatter)},
+        made_from=_moments_hash(moments),
     )
 
 
@@ -248,6 +246,23 @@ def _check_pair(source: Tensor, target: Tensor) -> None:
             raise CodeShapeError(f"A vector map needs {name} codes of shape n x variables, got {tuple(codes.shape)}.")
     if source.shape[0] != target.shape[0]:
         raise CodeShapeError(f"Source and target codes must be paired: got {source.shape[0]} and {target.shape[0]} of them.")
+
+
+def _moments_hash(moments: PairedMoments) -> dict[str, str]:
+    # All that a fit takes from the pairs; hashing every row would take longer than fitting them.
+    return {"moments": tensor_hash(moments.joint.mean, moments.joint.scatter)}
+
+
+def _origins(source: Encoding | Tensor, target: Encoding | Tensor) -> dict[str, str]:
+    """Return what an encoding knows of where it comes from: its images, and its model's weights."""
+    known = {}
+    for name, space in (("source", source), ("target", target)):
+        if isinstance(space, Encoding):
+            known["images"] = space.images_hash
+            fingerprint = _fingerprint(space)
+            if fingerprint is not None:
+                known[name] = fingerprint
+    return known
 
 
 def _name(space: Encoding | Tensor | str, otherwise: str) -> str:
