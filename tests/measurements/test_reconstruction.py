@@ -154,3 +154,20 @@ def test_errors_can_take_part_in_later_gradients(images: ImageSet) -> None:
     weight = torch.ones(N, dtype=torch.float64, requires_grad=True)
     (weight * errors).sum().backward()
     torch.testing.assert_close(weight.grad, errors)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_ratio_is_one_plus_what_contrast_lacks(seed: int, images: ImageSet) -> None:
+    """ratio = 1 + 2 (c - 1) variance of reconstructions / error, where c regresses images on reconstructions of equal means.
+
+    Checked with NumPy's own regression on a decoder that blurs, shrinks and errs.
+    """
+    drawn = np.random.default_rng(seed)
+    middle = flat(images).mean(axis=0)
+    changed = middle + drawn.uniform(0.5, 1.5) * (flat(images) - middle) + drawn.normal(0, 0.05, flat(images).shape)
+    changed -= changed.mean(axis=0) - middle
+    measured = measure_reconstruction(identity(), torch.from_numpy(changed), images)
+    deviations, theirs = (flat(images) - middle).ravel(), (changed - middle).ravel()
+    slope = np.linalg.lstsq(theirs[:, None], deviations, rcond=None)[0][0]
+    expected = 1 + 2 * (slope - 1) * changed.var(axis=0).mean() / ((flat(images) - changed) ** 2).mean()
+    assert measured.variance_loss_over_error == pytest.approx(expected, rel=1e-5)

@@ -213,7 +213,7 @@ def variance_loss_scatter(
         axes.set_ylim(0, most)
         axes.set_xlabel("squared error per pixel")
         axes.set_ylabel("variance loss per pixel")
-        axes.set_title("The variance that reconstructions lose is their squared error")
+        axes.set_title("Variance lost, against squared error")
         figure.legend(loc="outside right upper", fontsize=8)
         return as_svg(figure)
 
