@@ -158,7 +158,7 @@ def test_errors_can_take_part_in_later_gradients(images: ImageSet) -> None:
 
 @pytest.mark.parametrize("seed", range(5))
 def test_the_ratio_is_one_plus_what_contrast_lacks(seed: int, images: ImageSet) -> None:
-    """ratio = 1 + 2 (c - 1) variance of reconstructions / error, where c regresses images on reconstructions of equal means.
+    """Ratio = 1 + 2 (c - 1) variance of reconstructions / error, where c regresses images on reconstructions of equal means.
 
     Checked with NumPy's own regression on a decoder that blurs, shrinks and errs.
     """
