@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from latlas.encodings.encoding import Encoding as Encoding
     from latlas.inversion.descent import Budget as Budget
     from latlas.inversion.descent import Inversion as Inversion
+    from latlas.inversion.invert import invert as invert
     from latlas.maps.estimator import LinearMapRegressor as LinearMapRegressor
     from latlas.maps.fit import fit_map as fit_map
     from latlas.maps.fit import fit_map_from as fit_map_from
@@ -50,7 +51,6 @@ if TYPE_CHECKING:
     from latlas.studies.matrix import ComparisonMatrix as ComparisonMatrix
     from latlas.studies.matrix import compare_all as compare_all
     from latlas.studies.range_test import RangeResult as RangeResult
-    from latlas.studies.range_test import invert as invert
     from latlas.studies.range_test import range_test as range_test
     from latlas.studies.support import build_support_set as build_support_set
     from latlas.studies.variance_loss import variance_loss_point as variance_loss_point
@@ -100,7 +100,7 @@ _DEFINED_IN = {
     "fold": "latlas.maps.folding",
     "frechet_distance": "latlas.measurements.distances",
     "from_module": "latlas.models.adapters.modules",
-    "invert": "latlas.studies.range_test",
+    "invert": "latlas.inversion.invert",
     "load_images": "latlas.data.loading",
     "load_map": "latlas.maps.loading",
     "load_model": "latlas.models.loading",

@@ -12,10 +12,16 @@ from scipy import stats
 from torch import Tensor
 
 from latlas.base.errors import CapabilityError, IllPosedError, ImageFormatError, NonFiniteError, SettingError
+from latlas.base.seeds import generator
 from latlas.data.images import ImageSet
 from latlas.inversion.descent import Budget
+from latlas.inversion.invert import invert
+from latlas.measurements.conformal import adjusted_p_values, conformal_p_values
+from latlas.measurements.corrections import holm_p_values
+from latlas.measurements.features import CallableFeatures
 from latlas.models.adapters.callables import CallableModel
-from latlas.studies.range_test import RangeCalibration, calibrate_range, invert, own_samples, range_test
+from latlas.reports.ranges import range_findings
+from latlas.studies.range_test import RangeCalibration, calibrate_range, own_samples, range_test
 
 SHAPE, PIXELS, LATENT = (1, 4, 6), 24, 3
 BUDGET = Budget(steps=120, learning_rate=0.1)
@@ -73,6 +79,17 @@ def test_errors_of_own_samples_are_those_of_the_calibration(calibration: RangeCa
     assert stats.kstest(result.p_values.numpy(), "uniform").statistic < 1.63 * math.sqrt(1 / 300 + 1 / 199)
 
 
+def test_p_values_of_own_samples_are_uniform() -> None:
+    """Own samples that share a calibration are not independent: here each has its own. Kolmogorov and Smirnov, at 1 %."""
+    errors = calibrate_range(linear(), samples=2000, budget=Budget(steps=40, learning_rate=0.15), seed=8).errors
+    groups = errors.reshape(100, 20)
+    p_values = torch.cat([conformal_p_values(group[:1], group[1:]) for group in groups])
+    # Of 20 possible values: a uniform draw within each step makes them continuous.
+    steps = torch.rand(100, generator=torch.Generator().manual_seed(1)) / 20
+    assert stats.kstest((p_values - steps).numpy(), "uniform").pvalue > 0.01
+    assert stats.kstest((p_values / 2).numpy(), "uniform").pvalue < 0.01  # the test would notice
+
+
 def test_images_off_the_range_are_rejected_with_the_smallest_p_value(calibration: RangeCalibration) -> None:
     result = range_test(linear(), off_range(), calibration=calibration)
     assert set(result.p_values.tolist()) == {1 / 200}
@@ -123,10 +140,128 @@ def test_reference_images_rank_a_second_time(calibration: RangeCalibration) -> N
     summary = result.summary()
     assert summary["rejected"] == 1.0
     assert summary["rejected_against_reference"] < 0.3
+    assert result.reference is not None
+    assert result.reference.rejected_share == 1.0, "they are out of range themselves"
     assert range_test(linear(), strangers, calibration=calibration).summary()["rejected_against_reference"] is None
 
 
+def test_corrections_are_those_of_scipy_and_of_holms_own_words(generator: torch.Generator) -> None:
+    """Holm (1979): go up the sorted p-values, reject while the i-th is at most level / (n - i + 1), and stop for good."""
+    for _ in range(50):
+        p_values = torch.rand(int(torch.randint(1, 30, (), generator=generator)), generator=generator).double() ** 4
+        p_values = (p_values * 20).ceil() / 20 if len(p_values) % 2 else p_values  # with ties, as conformal ones have
+        adjusted = stats.false_discovery_control(p_values.numpy(), method="bh")
+        np.testing.assert_allclose(adjusted_p_values(p_values).numpy(), adjusted, rtol=1e-12)
+        for level in (0.01, 0.05, 0.2, 0.5):
+            expected = [False] * len(p_values)
+            for i, row in enumerate(np.argsort(p_values.numpy(), kind="stable")):
+                if p_values[row] > level / (len(p_values) - i):
+                    break
+                expected[row] = True
+            assert (holm_p_values(p_values) <= level).tolist() == expected
+
+
+def test_corrections_are_over_the_images_of_the_test(calibration: RangeCalibration) -> None:
+    mixed = ImageSet("mixed", torch.cat([own_samples(linear(), 30, seed=1).tensor(), off_range(5).tensor()]))
+    result = range_test(linear(), mixed, calibration=calibration, reference=off_range(4))
+    assert result.holm.equal(holm_p_values(result.p_values))
+    assert result.adjusted.equal(adjusted_p_values(result.p_values))
+    assert result.summary()["rejected_after_holm"] == 0.0, "35 images and 199 own samples: at best 35 / 200"
+    assert result.summary()["rejected_after_correction"] == pytest.approx(5 / 35, abs=2 / 35)
+
+
+def test_a_support_set_is_judged_beside_by_the_same_calibration(calibration: RangeCalibration) -> None:
+    own = own_samples(linear(), 8, seed=9, purpose="support")
+    result = range_test(linear(), off_range(4), support=own, calibration=calibration)
+    assert result.support is not None
+    assert result.support.errors.equal(range_test(linear(), own, calibration=calibration).errors)
+    assert result.provenance.made_from["support"] == own.content_hash
+    assert result.to_json()["support"]["count"] == 8
+
+
+def test_errors_in_a_feature_space_rank_among_those_of_own_samples() -> None:
+    """Features that see the top row alone: strangers that differ below it are out of range by pixels, and not by features."""
+    top = CallableFeatures(name="top row", size=6, compute_with=lambda images: images[:, 0, 0])
+    base = calibrate_range(linear(), samples=99, budget=BUDGET, features=top)
+    own = own_samples(linear(), 20, seed=3, purpose="below")
+    pixels = own.tensor()
+    pixels[:, :, 1:] = 1 - pixels[:, :, 1:].flip(3)
+    result = range_test(linear(), ImageSet("below", pixels), calibration=base)
+    decoded = draw(result.inversion.codes)
+    expected = (decoded[:, 0, 0] - pixels[:, 0, 0]).double().square().mean(dim=1)
+    assert result.feature_errors is not None
+    assert result.feature_p_values is not None
+    assert base.feature_errors is not None
+    torch.testing.assert_close(result.feature_errors, expected, rtol=1e-4, atol=1e-10)
+    counted = [(1 + int((base.feature_errors >= error).sum())) / 100 for error in result.feature_errors]
+    assert result.feature_p_values.tolist() == counted
+    assert result.summary()["features"] == "top row"
+    assert range_test(linear(), off_range(3), samples=19, budget=BUDGET).feature_p_values is None
+
+
+def test_an_image_whose_descent_left_the_numbers_gets_no_verdict_and_the_others_keep_theirs() -> None:
+    """A generator that breaks beyond codes of its own: there the bright strangers would lie, and only they."""
+
+    def holed(codes: Tensor) -> Tensor:
+        return draw(codes) + torch.where((codes.abs() > 3).any(dim=1), torch.nan, 0.0)[:, None, None, None]
+
+    base = calibrate_range(linear(holed), samples=40, budget=BUDGET)
+    far = (0.5 + 4 * (draw(torch.eye(3)) - 0.5)).clamp(0, 1)
+    mixed = ImageSet("mixed", torch.cat([off_range(4).tensor(), far]))
+    result = range_test(linear(holed), mixed, calibration=base)
+    lost = set(result.inversion.unfinished)
+    assert lost == {"#4", "#5", "#6"}
+    for row in result.rows():
+        assert (row["rejected"] is None) == (row["name"] in lost)
+        assert row["p_value"] == (1.0 if row["name"] in lost else pytest.approx(1 / 41))
+    json.dumps(result.to_json(), allow_nan=False)
+    words = " ".join(f"{finding.headline} {finding.text}" for finding in range_findings({"images": result}))
+    assert all(name in words for name in lost)
+
+
+def test_spatial_codes_are_ranked_like_any_others() -> None:
+    """As those of the autoencoders of latent diffusion: a map of two channels, each position of which draws four pixels."""
+    mix = torch.tensor([[0.1, 0.1, -0.1, 0.1], [0.1, -0.1, 0.1, 0.1]])
+
+    def patches(codes: Tensor) -> Tensor:
+        return 0.5 + torch.nn.functional.pixel_shuffle(torch.einsum("nkrc,kp->nprc", codes.clamp(-2, 2), mix), 2)
+
+    model = CallableModel(name="spatial", image_shape=(1, 4, 6), latent_shape=(2, 2, 3), decode_with=patches)
+    base = calibrate_range(model, samples=60, budget=Budget(steps=150, learning_rate=0.1))
+    assert base.budget_is_enough
+    own = own_samples(model, 40, seed=4, purpose="fresh")
+    assert range_test(model, own, calibration=base).rejected_share <= 0.2
+    result = range_test(model, off_range(10), calibration=base)
+    assert bool(result.rejected.all())
+    assert result.inversion.codes.shape == (10, 2, 2, 3)
+
+
 # Calibration
+
+
+def test_starts_that_end_apart_give_no_verdict_even_if_one_of_them_recovers() -> None:
+    """An encoder that knows own samples brings all of them back, and from anywhere else nothing comes back."""
+
+    def waves(codes: Tensor) -> Tensor:
+        return 0.5 + 0.5 * torch.sin(400 * (draw(codes) - 0.5))
+
+    book = own_samples(linear(waves), 60, seed=0, purpose="calibration samples")
+    codes = uniform(60, generator(0, "calibration samples"))
+    knowing = linear(waves, encode_with=lambda images: codes[: len(images)])
+    base = calibrate_range(knowing, samples=60, budget=Budget(steps=5))
+    assert len(book) == 60
+    assert base.recovered == 1.0
+    assert base.agreeing < 0.5
+    assert not base.budget_is_enough
+    (finding,) = range_findings({"images": range_test(knowing, off_range(3), calibration=base)})
+    assert "two starts end alike" in finding.headline
+
+
+def test_unrelated_samples_differ_by_what_is_stated(calibration: RangeCalibration) -> None:
+    pixels = own_samples(linear(), 199, seed=0, purpose="calibration samples").tensor().double().flatten(1)
+    expected = torch.pdist(pixels).square().mean() / PIXELS
+    assert calibration.unrelated_error == pytest.approx(float(expected), rel=1e-9)
+    assert float(calibration.errors.max()) < 0.01 * calibration.unrelated_error
 
 
 def test_a_budget_that_recovers_own_samples_is_enough_and_one_of_no_steps_is_not(calibration: RangeCalibration) -> None:
@@ -209,22 +344,26 @@ def test_a_hair_beyond_0_and_1_is_rounding() -> None:
 # Inversion
 
 
-def test_an_encoders_answer_is_a_start_beside_the_mean_of_the_prior() -> None:
-    """With no steps at all, the error is that of the better of the two."""
+def inverse() -> CallableModel:
     back = torch.linalg.pinv(drawing())
-    inverse = linear(encode_with=lambda images: (images.flatten(1) - 0.5) @ back)
-    own = own_samples(inverse, 8, seed=2)
-    found = invert(inverse, own, budget=Budget(steps=0))
-    assert found.start_errors.shape == (2, 8)
-    assert float(found.start_errors[0].max()) < 1e-4 < float(found.start_errors[1].min())
-    assert found.errors.equal(found.start_errors[0])
-    assert invert(linear(), own, budget=Budget(steps=0)).start_errors.shape == (1, 8)
+    return linear(encode_with=lambda images: (images.flatten(1) - 0.5) @ back)
 
 
-def test_without_an_encoder_descent_starts_at_the_mean_of_the_prior() -> None:
-    shifted = linear(sample_with=lambda n, generator: 0.5 + 0.1 * torch.randn(n, LATENT, generator=generator))
-    found = invert(shifted, off_range(2), budget=Budget(steps=0))
-    torch.testing.assert_close(found.codes, torch.full((2, LATENT), 0.5), rtol=0, atol=0.01)  # 2,000 draws: 0.1 / 45
+def test_beside_an_encoder_a_range_test_starts_at_the_mean_too() -> None:
+    """With no steps at all, the error is that of the better of the two, and they do not agree: no verdict."""
+    base = calibrate_range(inverse(), samples=40, budget=Budget(steps=0))
+    assert base.procedure.starts == ("recoder", "mean")
+    assert (base.recovered, base.agreeing < 0.3, base.budget_is_enough) == (1.0, True, False)
+    result = range_test(inverse(), off_range(3), calibration=base)
+    assert result.inversion.start_names == ("recoder", "mean")
+    assert not result.verdict_given
+    assert [row["rejected"] for row in result.rows()] == [None] * 3
+
+
+def test_starts_that_one_cannot_hold_against_another_are_refused() -> None:
+    with pytest.raises(SettingError, match="at least 2 starts, to see whether they agree, got 1"):
+        calibrate_range(linear(), samples=20, start="noise", starts=1)
+    assert calibrate_range(linear(), samples=20, start="mean", starts=1, budget=BUDGET).procedure.starts == ("mean", "noise")
 
 
 # Generators that cannot be tested
@@ -289,7 +428,9 @@ def test_the_record_is_json_with_a_verdict_for_each_image(calibration: RangeCali
         assert row["reference_p_value"] is not None
     assert (record["count"], record["level"], record["calibration_count"]) == (7, 0.05, 199)
     assert record["error_mean"] == pytest.approx(result.errors.numpy().mean())
-    assert (record["recovered"], record["budget_is_enough"]) == (1.0, True)
+    assert (record["recovered"], record["starts_agree"], record["budget_is_enough"]) == (1.0, 1.0, True)
+    assert record["values"] == "[0, 1]"
+    assert record["reference"]["count"] == 9
     assert record["provenance"]["made_from"]["generator"] == "linear weights"
 
 

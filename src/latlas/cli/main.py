@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from latlas.base.errors import LatlasError
-from latlas.cli import exporting, mapping, measuring, sampling, studying, touring, training
+from latlas.cli import exporting, inverting, mapping, measuring, sampling, studying, touring, training
 
 app = typer.Typer(
     name="latlas",
@@ -35,6 +35,7 @@ app.command("map")(mapping.map_)
 app.command("relocate")(mapping.relocate)
 app.command("export")(exporting.export)
 app.command("support")(measuring.support)
+app.command("invert")(inverting.invert)
 app.command("range")(measuring.range_)
 app.add_typer(studying.app, name="study")
 

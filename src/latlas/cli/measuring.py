@@ -4,6 +4,7 @@ from typing import Annotated
 
 import typer
 
+from latlas.cli.inverting import BudgetName, RecoderFolder, Start, Starts, Steps
 from latlas.cli.options import Data, Device, Json, Model, Out, Replace, Resize, Seed
 
 
@@ -182,9 +183,24 @@ def range_(
         str | None,
         typer.Option("--reference", help="Ordinary images of the same kind, to rank against too.", show_default="none"),
     ] = None,
+    support: Annotated[
+        str | None, typer.Option("--support", help="A Support Set's folder, judged beside.", show_default="none")
+    ] = None,
     level: Annotated[float, typer.Option("--level", help="Rate of false alarms among images in range.")] = 0.05,
     samples: Annotated[int, typer.Option("--samples", help="Own samples to calibrate on.")] = 2000,
-    steps: Annotated[int, typer.Option("--steps", help="Steps of descent for every image.")] = 200,
+    budget: BudgetName = "default",
+    steps: Steps = None,
+    start: Start = "hybrid",
+    starts: Starts = 2,
+    recoder: RecoderFolder = None,
+    features: Annotated[
+        str | None,
+        typer.Option(
+            "--features",
+            help="Measure errors in a feature space too: auto, digits, fashion, efficientnet, or an Inception file.",
+            show_default="pixels alone",
+        ),
+    ] = None,
     resize: Resize = None,
     seed: Seed = 0,
     device: Device = "auto",
@@ -193,43 +209,59 @@ def range_(
 ) -> None:
     """Tell which images a generator cannot make, with a p-value each.
 
-    Every image is inverted with one budget, and its error is ranked among those of the generator's own samples.
+    Every image is inverted with one budget, and its error is ranked among those of the generator's own samples. If those do not
+    come back, no verdict is given.
 
-    Example: latlas range runs/digits "fashion-mnist:test[0:500]" --out verdict
+    Example: latlas range runs/digits "fashion-mnist:test[0:500]" --reference "mnist:test[0:500]" --out verdict
     """
     from latlas.base.artifacts import check_free
     from latlas.cli.models import model_on
     from latlas.cli.output import print_findings, print_json, print_table, say_where
     from latlas.cli.progress import shown
     from latlas.data.loading import load_images
-    from latlas.inversion.descent import Budget
+    from latlas.inversion.descent import named_budget
+    from latlas.models.protocols import require_encoder
     from latlas.reports.page import write_report
     from latlas.reports.ranges import range_findings, range_report
+    from latlas.studies.features import feature_network
     from latlas.studies.range_test import range_test
+    from latlas.supports.support_set import SupportSet
 
     if out is not None:
         check_free(out, replace=replace)
+    work = named_budget(budget, steps=steps)
     loaded = model_on(generator, device)
     with shown() as progress:
         judged = load_images(images, size=resize, progress=progress)
         known = None if reference is None else load_images(reference, size=resize, progress=progress)
+        landmarks = None if support is None else SupportSet.from_pretrained(support).images
         result = range_test(
             loaded,
             judged,
             reference=known,
+            support=landmarks,
             level=level,
             samples=samples,
-            budget=Budget(steps=steps),
+            budget=work,
+            start=start,
+            starts=starts,
+            recoder=None if recoder is None else require_encoder(model_on(recoder, device), "--recoder"),
+            features=None if features is None else feature_network(features, judged),
             seed=seed,
             progress=progress,
         )
-    page = None if out is None else write_report(range_report(result, judged, loaded), out, replace=replace)
+    page = (
+        None
+        if out is None
+        else write_report(range_report(result, judged, loaded, reference=known, support=landmarks), out, replace=replace)
+    )
     if json:
         print_json(result.to_json())
         return
     print_findings((finding.level, finding.headline, finding.text) for finding in range_findings({"images": result}))
     if result.verdict_given:
-        columns = ("name", "error", "p_value", "adjusted_p_value", "rejected")
+        columns = ["name", "error", "p_value", "adjusted_p_value", "rejected"]
+        columns[3:3] = ["reference_p_value"] if known is not None else []
         rows = [[row[column] for column in columns] for row in result.rows()[:10]]
         print_table("Farthest out (all of them in --json and --out)", [column.replace("_", " ") for column in columns], rows)
     if page is not None:

@@ -1,27 +1,39 @@
 """Range tests, as a section of a page."""
 
+import math
 from collections.abc import Mapping
 
-import torch
-
 from latlas.data.images import ImageSet
-from latlas.measurements.reconstruction import decode_batches
-from latlas.models.protocols import LatentModel, require_generator
-from latlas.reports import figures, palette, pictures
+from latlas.models.protocols import LatentModel
+from latlas.reports import figures, palette
 from latlas.reports.diagnosis import enlargement
+from latlas.reports.inversions import SHOWN, Group, listed, numbered, same_scale
 from latlas.reports.page import Block, Finding, Numbers, Picture, Report, Section, Table
-from latlas.studies.range_test import RangeCalibration, RangeResult
+from latlas.studies.range_test import ENOUGH_RECOVERED, RangeCalibration, RangeResult
 
-_SHOWN = 12
-COLOURS = {"own": palette.OWN, "digits": palette.ORDINARY, "fashion": palette.FOREIGN, "images": palette.FOREIGN}
-LABELS = {"own": "fresh own samples", "digits": "test digits", "fashion": "Fashion-MNIST images", "images": "your images"}
+COLOURS = {
+    "own": palette.OWN,
+    "digits": palette.ORDINARY,
+    "fashion": palette.FOREIGN,
+    "images": palette.FOREIGN,
+    "reference": palette.ORDINARY,
+    "support": palette.SUPPORT,
+}
+LABELS = {
+    "own": "fresh own samples",
+    "digits": "test digits",
+    "fashion": "Fashion-MNIST images",
+    "images": "your images",
+    "reference": "reference images",
+    "support": "Support Set images",
+}
 
 
 def range_section(results: Mapping[str, RangeResult], judged: Mapping[str, ImageSet], model: LatentModel) -> Section:
     """Return the section: rates, errors, p-values, and the images that lie farthest out.
 
     Args:
-        results: by group: "own", "digits", "fashion", or "images".
+        results: by group: "own", "digits", "fashion", "images", "reference" or "support".
         judged: the images of each group.
         model: the generator.
     """
@@ -40,21 +52,31 @@ def range_section(results: Mapping[str, RangeResult], judged: Mapping[str, Image
                     for name, result in shares
                 ),
                 (f"{100 * calibration.recovered:.1f} %", "own samples recovered", "was the budget enough?"),
+                (f"{100 * calibration.agreeing:.1f} %", "of them from two starts", "do starts agree?"),
             ]
         ),
         Picture(
             content=figures.error_histogram(
-                [(LABELS[name], result.errors.tolist(), COLOURS[name]) for name, result in results.items()],
+                [
+                    (LABELS[name], result.errors[result.errors.isfinite()].tolist(), COLOURS[name])
+                    for name, result in results.items()
+                ],
                 threshold=rejection_threshold(calibration, first.level) if first.verdict_given else None,
             ),
-            caption="Every image got the same inversion: from the encoder's answer and from the mean of the prior, then descent. The decoder's own samples show what that achieves when a code exists.",
+            caption=(
+                f"Every image got the same inversion: descent from {listed(first.inversion.start_names)}, {calibration.budget.steps} "
+                "steps each. The decoder's own samples show what that achieves when a code exists."
+            ),
             alt="Histograms of inversion errors of each group of images, on a logarithmic axis.",
         ),
     ]
-    outside = next((name for name in ("images", "fashion", "digits") if name in results), "own")
-    blocks.append(_strips(results[outside], judged[outside], model, label=LABELS[outside]))
-    if "digits" in results and outside != "digits":
-        blocks.append(_strips(results["digits"], judged["digits"], model, label=LABELS["digits"]))
+    if "images" in results:
+        blocks += group_pictures(results["images"], judged["images"], model)
+    else:
+        outside = next((name for name in ("fashion", "digits") if name in results), "own")
+        blocks.append(_strips(results[outside], judged[outside], model, label=LABELS[outside]))
+        if "digits" in results and outside != "digits":
+            blocks.append(_strips(results["digits"], judged["digits"], model, label=LABELS["digits"]))
     blocks.append(
         Picture(
             content=figures.p_value_steps(
@@ -64,30 +86,7 @@ def range_section(results: Mapping[str, RangeResult], judged: Mapping[str, Image
             alt="Distribution functions of p-values of each group.",
         )
     )
-    blocks.append(
-        Table(
-            columns=(
-                "images",
-                "count",
-                "median error",
-                "rejected at level",
-                "after correction",
-                "against other digits" if "digits" in results else "against reference",
-            ),
-            rows=[
-                [
-                    LABELS[name],
-                    len(result.errors),
-                    float(result.errors.median()),
-                    result.summary()["rejected"],
-                    result.summary()["rejected_after_correction"],
-                    result.summary()["rejected_against_reference"],
-                ]
-                for name, result in results.items()
-            ],
-            caption="Errors are squared, per pixel, in [0, 1] units. Correction over the images: Benjamini and Hochberg. The last column ranks each image among reference images of the kind that the model was trained on.",
-        )
-    )
+    blocks.append(_table(results))
     return Section(
         title="What the decoder cannot make",
         lead="Each image is inverted as well as the budget allows, and its error is ranked among those of images that the decoder certainly can make: its own samples.",
@@ -99,16 +98,9 @@ def range_section(results: Mapping[str, RangeResult], judged: Mapping[str, Image
 def range_findings(results: Mapping[str, RangeResult]) -> list[Finding]:
     """Return the verdicts in words."""
     first = next(iter(results.values()))
-    findings = []
+    findings = [_unfinished(result) for result in results.values() if result.inversion.unfinished]
     if not first.calibration.budget_is_enough:
-        findings.append(
-            Finding(
-                level="warning",
-                headline=f"No verdict: only {100 * first.calibration.recovered:.0f} % of the decoder's own samples were recovered.",
-                text="Where own samples are not recovered, a large error shows a failed inversion, not a limit of the decoder. Raise the budget (--steps).",
-            )
-        )
-        return findings
+        return [_no_verdict(first.calibration), *findings]
     if "own" in results:
         share = results["own"].rejected_share
         findings.append(
@@ -139,26 +131,119 @@ def range_findings(results: Mapping[str, RangeResult]) -> list[Finding]:
             )
         )
     if "images" in results:
-        result = results["images"]
-        rejected = int(result.rejected.sum())
+        findings += _verdicts(results["images"])
+    return findings
+
+
+def _no_verdict(calibration: RangeCalibration) -> Finding:
+    if calibration.recovered < ENOUGH_RECOVERED:
+        return Finding(
+            level="warning",
+            headline=f"No verdict: only {100 * calibration.recovered:.0f} % of the decoder's own samples were recovered.",
+            text=(
+                "Where own samples are not recovered, a large error shows a failed inversion, not a limit of the decoder. Raise "
+                "the budget (--budget thorough, or --steps), or start from a recoder."
+            ),
+        )
+    return Finding(
+        level="warning",
+        headline=f"No verdict: of only {100 * calibration.agreeing:.0f} % of the decoder's own samples two starts end alike.",
+        text=(
+            "Own samples came back from one start and not from another: of an image that no start brings back one cannot tell "
+            "whether the decoder or the start failed. Raise the budget (--budget thorough, or --steps), or give more starts "
+            "from noise (--start noise --starts 8)."
+        ),
+    )
+
+
+def _unfinished(result: RangeResult) -> Finding:
+    names = result.inversion.unfinished
+    return Finding(
+        level="warning",
+        headline=f"The descent of {len(names)} of {len(result.errors)} images left the numbers (NaN).",
+        text=f"They get no verdict: {listed(names[:SHOWN])}{', and more' if len(names) > SHOWN else ''}.",
+    )
+
+
+def _verdicts(result: RangeResult) -> list[Finding]:
+    level, count = result.level, len(result.errors)
+    fewest = 1 / (len(result.calibration.errors) + 1)
+    text = (
+        f"Of images in range, {level:.0%} would be. After correction over the images: {int((result.adjusted <= level).sum())} by "
+        f"Benjamini and Hochberg (at most {level:.0%} of those are in range), {int((result.holm <= level).sum())} by Holm (the "
+        f"chance that any of those is in range is at most {level:.0%})."
+    )
+    if fewest * count > level:
+        text += (
+            f" Holm's correction can reject none of {count} images with {len(result.calibration.errors)} own samples: that takes "
+            f"{math.ceil(count / level) - 1} (--samples)."
+        )
+    findings = [Finding(headline=f"{int(result.rejected.sum())} of {count} images are out of range at {level:.0%}.", text=text)]
+    if result.reference is not None and result.reference_p_values is not None:
+        share, theirs = float((result.reference_p_values <= level).double().mean()), result.reference.rejected_share
         findings.append(
             Finding(
-                level="note",
-                headline=f"{rejected} of {len(result.errors)} images are out of range at {result.level:.0%}.",
-                text=f"Of images in range, {result.level:.0%} would be. After correction over the images: {int((result.adjusted <= result.level).sum())}.",
+                headline=f"Against {len(result.reference.errors)} reference images, {100 * share:.1f} % stand out.",
+                text=(
+                    f"Of the reference images themselves {100 * theirs:.1f} % are out of range. "
+                    + (
+                        "Where ordinary images of the kind are out of range too, the decoder misses detail of all of them, and "
+                        "only what stands out among them is peculiar."
+                        if theirs > 2 * level
+                        else "The decoder makes ordinary images of the kind."
+                    )
+                ),
+            )
+        )
+    if result.support is not None:
+        findings.append(
+            Finding(
+                headline=f"Of the Support Set's {len(result.support.errors)} images {100 * result.support.rejected_share:.1f} % are out of range."
+            )
+        )
+    network = result.calibration.procedure.features
+    if result.feature_p_values is not None and network is not None:
+        agreed = (result.feature_p_values <= level) == result.rejected
+        findings.append(
+            Finding(
+                headline=f"By features ({network.name}), {int((result.feature_p_values <= level).sum())} are out of range.",
+                text=f"That is the verdict by pixels for {int(agreed.sum())} of {count} images.",
             )
         )
     return findings
 
 
-def range_report(result: RangeResult, images: ImageSet, model: LatentModel) -> Report:
-    """Return the page of one range test."""
-    section = range_section({"images": result}, {"images": images}, model)
+def range_report(
+    result: RangeResult,
+    images: ImageSet,
+    model: LatentModel,
+    *,
+    reference: ImageSet | None = None,
+    support: ImageSet | None = None,
+) -> Report:
+    """Return the page of one range test.
+
+    Args:
+        result: of the test.
+        images: that were judged.
+        model: the generator.
+        reference: the reference images of the test, if it had any.
+        support: those of its Support Set, if it had one.
+    """
+    results, judged = {"images": result}, {"images": images}
+    for name, other, given in (("reference", result.reference, reference), ("support", result.support, support)):
+        if other is not None:
+            results[name] = other
+            if given is not None:
+                judged[name] = given
+    section = range_section(results, judged, model)
+    beside = [name for name in ("reference", "support") if name in judged]
+    blocks = [*section.blocks, *(_strips(results[name], judged[name], model, label=LABELS[name]) for name in beside)]
     return Report(
         title=f"Can {result.generator} make these images?",
         subtitle=f"{len(images):,} images of {result.images}, judged against the generator's own samples.",
         summary=section.findings,
-        sections=[Section(title="Evidence", lead=section.lead, blocks=section.blocks)],
+        sections=[Section(title="Evidence", lead=section.lead, blocks=blocks)],
         numbers=result.to_json(),
         provenance=result.provenance,
         details={"generator": result.generator, "images": result.images},
@@ -173,20 +258,63 @@ def rejection_threshold(calibration: RangeCalibration, level: float) -> float:
     return float(ordered[len(ordered) - 1 - min(allowed, len(ordered) - 1)])
 
 
-def _strips(result: RangeResult, images: ImageSet, model: LatentModel, *, label: str) -> Picture:
-    order = result.errors.argsort(descending=True)[:_SHOWN]
-    originals = images.take(order).tensor()
-    inverted = torch.cat(list(decode_batches(require_generator(model, "A report"), result.inversion.codes[order])))
-    return Picture(
-        content=pictures.grid(
-            pictures.rows(originals, inverted, pictures.difference(originals, inverted)),
-            columns=len(order),
-            enlarge=enlargement(images),
+def group_pictures(result: RangeResult, images: ImageSet, model: LatentModel) -> list[Picture]:
+    """Return a picture of own samples, one of images in range and one of images out of range, with one scale of errors.
+
+    Where no verdict is given, the images stand in one group.
+    """
+    base = result.calibration
+    order = result.errors.argsort(descending=True)
+    outside, judged = result.rejected[order], result.judged[order]
+    groups = [("own samples of the decoder", base.examples, base.example_codes)]
+    wanted = {"images out of range": order[outside & judged], "images in range": order[~outside & judged]}
+    if not result.verdict_given:
+        wanted = {"images, without a verdict": order[judged]}
+    if not bool(judged.all()):
+        wanted["images whose descent left the numbers"] = order[~judged]
+    for label, rows in wanted.items():
+        if len(rows):
+            shown = rows[:SHOWN]
+            groups.append((label, numbered(images, shown), result.inversion.codes[shown]))
+    return same_scale([Group.of(label, members, codes, model) for label, members, codes in groups], enlargement(images))
+
+
+def _table(results: Mapping[str, RangeResult]) -> Table:
+    summaries = {name: result.summary() for name, result in results.items()}
+    featured = any(result.feature_p_values is not None for result in results.values())
+    return Table(
+        columns=(
+            "images",
+            "count",
+            "median error",
+            "rejected at level",
+            "after correction",
+            "after Holm's",
+            "against other digits" if "digits" in results else "against reference",
+            *(("by features",) if featured else ()),
         ),
+        rows=[
+            [
+                LABELS[name],
+                len(result.errors),
+                float(result.errors.median()),
+                summaries[name]["rejected"],
+                summaries[name]["rejected_after_correction"],
+                summaries[name]["rejected_after_holm"],
+                summaries[name]["rejected_against_reference"],
+                *((summaries[name]["rejected_by_features"],) if featured else ()),
+            ]
+            for name, result in results.items()
+        ],
         caption=(
-            f"The {label} that lie farthest out ({', '.join(result.names[int(index)] for index in order)}), the nearest image "
-            "that the decoder was found to make, and the difference."
+            "Errors are squared, per pixel, of values in [0, 1]; two unrelated own samples differ by "
+            f"{next(iter(results.values())).calibration.unrelated_error:.3g}. Corrections over the images: Benjamini and Hochberg, "
+            "then Holm. Against reference: each image is ranked among images of the kind that the model was trained on."
         ),
-        alt=f"Three rows: {label}, their inversions, the differences.",
-        row_labels=("image", "inversion", "difference"),
     )
+
+
+def _strips(result: RangeResult, images: ImageSet, model: LatentModel, *, label: str) -> Picture:
+    shown = result.errors.argsort(descending=True)[:SHOWN]
+    group = Group.of(f"the {label} that lie farthest out", numbered(images, shown), result.inversion.codes[shown], model)
+    return same_scale([group], enlargement(images))[0]

@@ -1,7 +1,8 @@
 """Can this decoder make these images? Inversion with one budget for all, judged against the decoder's own samples."""
 
 import math
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -11,19 +12,26 @@ from latlas.base.errors import IllPosedError, NonFiniteError, SettingError
 from latlas.base.progress import Progress, silent
 from latlas.base.provenance import Provenance
 from latlas.base.records import plain
-from latlas.base.seeds import generator
+from latlas.base.seeds import generator as seeded
 from latlas.base.shapes import PerImage
 from latlas.data.images import ImageSet, to_pixels
-from latlas.encodings.encode import encode
-from latlas.inversion.descent import Budget, Inversion, descend
+from latlas.inversion.descent import Budget, Inversion
+from latlas.inversion.invert import check_fit
 from latlas.measurements.conformal import adjusted_p_values, conformal_p_values
+from latlas.measurements.corrections import holm_p_values
+from latlas.measurements.features import FeatureNetwork
 from latlas.measurements.reconstruction import decode_batches
-from latlas.models.protocols import Generator, LatentModel, check_images, is_encoder, require_generator
+from latlas.models.protocols import Encoder, Generator, LatentModel, require_generator
+from latlas.studies.range_procedure import Procedure, range_procedure
 
 # A budget counts as enough if at least this share of the generator's own samples is recovered: their codes exist.
 ENOUGH_RECOVERED = 0.95
-# An own sample counts as recovered if inversion leaves at most this share of the error that the mean image has.
+# And if of this share two starts end alike: where most own samples need one lucky start, an outsider may have lacked luck.
+ENOUGH_AGREEING = 0.5
+# An own sample counts as recovered if inversion leaves at most this share of the error that the mean image has, and two
+# starts as alike if their errors lie no further apart. Two unrelated samples differ by twice what the mean image leaves.
 _RECOVERED_SHARE = 0.05
+_SHOWN = 12  # own samples that are kept, to be looked at
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -32,15 +40,29 @@ class RangeCalibration:
 
     generator: str
     errors: PerImage  # of own samples, rounded to 8 bits as files are
+    feature_errors: PerImage | None  # of the same, in the space of the feature network
     recovered: float  # share of them that inversion brought back
-    budget: Budget
-    seed: int
+    agreeing: float  # share of them whose two best starts end alike
+    unrelated_error: float  # squared error per pixel between two own samples that have nothing to do with each other
+    procedure: Procedure
+    examples: ImageSet  # the first few
+    example_codes: Tensor  # what inversion found for those
     fingerprint: str  # of the generator
 
     @property
+    def budget(self) -> Budget:
+        """Of every inversion."""
+        return self.procedure.budget
+
+    @property
+    def seed(self) -> int:
+        """Which decided the own samples and the starts."""
+        return self.procedure.seed
+
+    @property
     def budget_is_enough(self) -> bool:
-        """Whether own samples were recovered; if not, an error says nothing of the range."""
-        return self.recovered >= ENOUGH_RECOVERED
+        """Whether own samples were recovered and starts agreed; if not, an error says nothing of the range."""
+        return self.recovered >= ENOUGH_RECOVERED and self.agreeing >= ENOUGH_AGREEING
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -49,20 +71,41 @@ class RangeResult:
 
     generator: str
     images: str
-    errors: PerImage  # squared error per pixel after inversion
-    p_values: PerImage  # against the generator's own samples
-    adjusted: PerImage  # corrected over these images (Benjamini and Hochberg)
+    errors: PerImage  # squared error per pixel after inversion, of values in [0, 1]
+    p_values: PerImage  # against the generator's own samples; 1 where the descent left the numbers
     reference_p_values: PerImage | None  # against reference images of the same kind, where given
+    feature_errors: PerImage | None  # mean squared difference of features, where a network was given
+    feature_p_values: PerImage | None  # of those, against the generator's own samples
     level: float
     names: tuple[str, ...]  # of the images
     inversion: Inversion
     calibration: RangeCalibration
+    reference: "RangeResult | None"  # the same test of the reference images
+    support: "RangeResult | None"  # and of the Support Set
     provenance: Provenance
 
     @property
     def verdict_given(self) -> bool:
-        """Whether the errors say anything of the range: only if own samples were recovered with the same budget."""
+        """Whether the errors say anything of the range: only if the same budget was enough for own samples."""
         return self.calibration.budget_is_enough
+
+    @property
+    def adjusted(self) -> PerImage:
+        """p-values corrected over these images: of those rejected, a share of at most the level is in range.
+
+        Benjamini and Hochberg; it holds for p-values that share one calibration (Bates et al. 2023, arXiv:2104.08279).
+        """
+        return adjusted_p_values(self.p_values)
+
+    @property
+    def holm(self) -> PerImage:
+        """p-values corrected over these images: the chance that any image in range is rejected is at most the level."""
+        return holm_p_values(self.p_values)
+
+    @property
+    def judged(self) -> Tensor:
+        """Bool per image: whether its descent stayed within the numbers."""
+        return ~self.inversion.broken.all(dim=0)
 
     @property
     def rejected(self) -> Tensor:
@@ -75,15 +118,22 @@ class RangeResult:
     def rows(self) -> list[dict[str, Any]]:
         """Return one record an image, the farthest out first; `rejected` is None where no verdict is given."""
         order = self.errors.argsort(descending=True, stable=True).tolist()
-        rejected = self.rejected
+        rejected, judged = self.rejected, self.judged
+        columns: dict[str, Tensor | None] = {
+            "error": self.errors,
+            "p_value": self.p_values,
+            "adjusted_p_value": self.adjusted,
+            "holm_p_value": self.holm,
+            "reference_p_value": self.reference_p_values,
+            "feature_error": self.feature_errors,
+            "feature_p_value": self.feature_p_values,
+        }
         return [
             {
                 "name": self.names[i],
-                "error": float(self.errors[i]),
-                "p_value": float(self.p_values[i]),
-                "adjusted_p_value": float(self.adjusted[i]),
-                "reference_p_value": None if self.reference_p_values is None else float(self.reference_p_values[i]),
-                "rejected": bool(rejected[i]) if self.verdict_given else None,
+                **{name: None if values is None else plain(float(values[i])) for name, values in columns.items()},
+                "start": self.inversion.start_names[int(self.inversion.winners[i])],
+                "rejected": bool(rejected[i]) if self.verdict_given and bool(judged[i]) else None,
             }
             for i in order
         ]
@@ -94,27 +144,40 @@ class RangeResult:
         return float(self.rejected.double().mean())
 
     def summary(self) -> dict[str, Any]:
-        """Return the numbers of the whole set."""
+        """Return the numbers of the whole set; shares of rejected images are None where no verdict is given."""
+
+        def share(p_values: PerImage | None) -> float | None:
+            if p_values is None or not self.verdict_given:
+                return None
+            return float((p_values <= self.level).double().mean())
+
+        base = self.calibration
+        against = self.reference_p_values
         record: dict[str, Any] = plain(
             {
                 "generator": self.generator,
                 "images": self.images,
                 "count": len(self.errors),
                 "level": self.level,
-                "rejected": self.rejected_share if self.verdict_given else None,
-                "rejected_after_correction": (
-                    float((self.adjusted <= self.level).double().mean()) if self.verdict_given else None
-                ),
-                "rejected_against_reference": (
-                    None if self.reference_p_values is None else float((self.reference_p_values <= self.level).double().mean())
-                ),
+                "values": "[0, 1]",
+                "rejected": share(self.p_values),
+                "rejected_after_correction": share(self.adjusted),
+                "rejected_after_holm": share(self.holm),
+                "rejected_against_reference": share(against),
+                "rejected_against_reference_after_correction": None if against is None else share(adjusted_p_values(against)),
+                "rejected_by_features": share(self.feature_p_values),
+                "features": None if base.procedure.features is None else base.procedure.features.name,
                 "error_median": float(self.errors.median()),
                 "error_mean": float(self.errors.mean()),
-                "calibration_error_median": float(self.calibration.errors.median()),
-                "calibration_count": len(self.calibration.errors),
-                "recovered": self.calibration.recovered,
-                "budget_is_enough": self.calibration.budget_is_enough,
+                "calibration_error_median": float(base.errors.median()),
+                "calibration_count": len(base.errors),
+                "recovered": base.recovered,
+                "starts_agree": base.agreeing,
+                "unrelated_error": base.unrelated_error,
+                "budget_is_enough": base.budget_is_enough,
+                "starts": list(self.inversion.start_names),
                 "starts_disagree_median": float(self.inversion.disagreement.median()),
+                "unfinished": list(self.inversion.unfinished),
             }
         )
         return record
@@ -123,6 +186,8 @@ class RangeResult:
         """Return every number."""
         return {
             **self.summary(),
+            "reference": None if self.reference is None else self.reference.summary(),
+            "support": None if self.support is None else self.support.summary(),
             "per_image": self.rows(),
             "provenance": self.provenance.to_json(),
         }
@@ -137,7 +202,7 @@ def own_samples(model: LatentModel, n: int, *, seed: int, purpose: str = "own sa
         SettingError: its images leave [0, 1].
     """
     drawing = require_generator(model, "A range test")
-    codes = drawing.sample_codes(n, generator(seed, purpose))
+    codes = drawing.sample_codes(n, seeded(seed, purpose))
     parts = []
     for batch in decode_batches(drawing, codes):
         if not bool(batch.isfinite().all()):
@@ -151,29 +216,18 @@ def own_samples(model: LatentModel, n: int, *, seed: int, purpose: str = "own sa
     return ImageSet(name=f"samples of {model.name}", storage=torch.cat(parts))
 
 
-def invert(
-    model: LatentModel, images: ImageSet, *, budget: Budget | None = None, seed: int = 0, progress: Progress = silent
-) -> Inversion:
-    """Return codes for images: from the encoder's answer where there is one, and from the mean of the prior, by descent.
-
-    Args:
-        model: a generator; its encoder is used if it has one.
-        images: of its image shape.
-        budget: of the descent.
-        seed: decides the draws that the mean of the prior is estimated from.
-        progress: told in images.
-    """
-    drawing = require_generator(model, "Inversion")
-    check_images(images.image_shape, drawing, name=images.name)
-    mean = drawing.sample_codes(2000, generator(seed, "prior mean")).mean(dim=0, keepdim=True)
-    starts = [mean.expand(len(images), *mean.shape[1:]).contiguous()]
-    if is_encoder(model):
-        starts.insert(0, encode(model, images).mean)
-    return descend(drawing, images, starts, budget=budget, progress=progress)
-
-
 def calibrate_range(
-    model: LatentModel, *, samples: int = 2000, budget: Budget | None = None, seed: int = 0, progress: Progress = silent
+    model: LatentModel,
+    *,
+    samples: int = 2000,
+    budget: Budget | None = None,
+    start: str | Sequence[str] = "hybrid",
+    starts: int = 2,
+    recoder: Encoder | None = None,
+    prior_weight: float = 0.0,
+    features: FeatureNetwork | None = None,
+    seed: int = 0,
+    progress: Progress = silent,
 ) -> RangeCalibration:
     """Return what inversion achieves on a generator's own samples.
 
@@ -181,7 +235,12 @@ def calibrate_range(
         model: a generator.
         samples: own samples to invert; the smallest possible p-value is 1 / (samples + 1).
         budget: the same that the images to be judged will get.
-        seed: decides the samples.
+        start: where descents start, as `latlas.inversion.invert` has it; beside a recoder always from the mean code too.
+        starts: how many of them from noise, if any.
+        recoder: for the generator's images; None: its own encoder, if it has one.
+        prior_weight: of ordinary codes, as `latlas.inversion.invert` has it.
+        features: a network in whose space errors are measured too.
+        seed: decides the samples, and the starts.
         progress: told in images.
 
     Raises:
@@ -191,21 +250,36 @@ def calibrate_range(
     if samples < 1:
         raise SettingError(f"Calibration needs at least 1 own sample, got {samples}.")
     drawing: Generator = require_generator(model, "A range test")
-    work = budget if budget is not None else Budget()
+    procedure = range_procedure(
+        drawing,
+        budget=budget,
+        start=start,
+        starts=starts,
+        recoder=recoder,
+        prior_weight=prior_weight,
+        features=features,
+        seed=seed,
+    )
     own = own_samples(model, samples, seed=seed, purpose="calibration samples")
-    inverted = invert(model, own, budget=work, seed=seed, progress=progress)
-    pixels = own.tensor().double()
-    spread = (pixels - pixels.mean(dim=0)).square().flatten(1).mean(dim=1)
-    if float(spread.mean()) < 1e-8:
+    spread = _squared_deviation(own)
+    if samples > 1 and spread < 1e-8:
         raise IllPosedError(
             f"{model.name} draws one and the same image whatever the code (collapsed?); it has no range to test."
         )
+    inverted = procedure.invert(model, own, progress)
+    tolerance = _RECOVERED_SHARE * spread
+    ordered = inverted.start_errors.sort(dim=0).values
+    shown = torch.arange(min(_SHOWN, samples))
     return RangeCalibration(
         generator=drawing.name,
         errors=inverted.errors,
-        recovered=float((inverted.errors <= _RECOVERED_SHARE * spread.mean()).double().mean()),
-        budget=work,
-        seed=seed,
+        feature_errors=procedure.feature_errors(model, own, inverted),
+        recovered=float((inverted.errors <= tolerance).double().mean()),
+        agreeing=float((ordered[1] - ordered[0] <= tolerance).double().mean()),
+        unrelated_error=2 * spread * samples / max(samples - 1, 1),
+        procedure=procedure,
+        examples=own.take(shown, name=own.name),
+        example_codes=inverted.codes[shown],
         fingerprint=drawing.fingerprint,
     )
 
@@ -215,9 +289,15 @@ def range_test(
     images: ImageSet,
     *,
     reference: ImageSet | None = None,
+    support: ImageSet | None = None,
     level: float = 0.05,
     calibration: RangeCalibration | None = None,
     budget: Budget | None = None,
+    start: str | Sequence[str] = "hybrid",
+    starts: int = 2,
+    recoder: Encoder | None = None,
+    prior_weight: float = 0.0,
+    features: FeatureNetwork | None = None,
     samples: int = 2000,
     seed: int = 0,
     progress: Progress = silent,
@@ -228,9 +308,15 @@ def range_test(
         generator: draws codes and decodes; its encoder is used if it has one.
         images: to judge, of its image shape.
         reference: images of the same kind known to be ordinary; each image is ranked among them too.
+        support: the images of a Support Set, judged beside.
         level: rate of false alarms among images in range.
-        calibration: from `calibrate_range`, to judge several sets by one; its budget is used.
+        calibration: from `calibrate_range`, to judge several sets by one; it decides budget, starts, features and their seed.
         budget: of the inversion; None for the default.
+        start: where descents start, as `latlas.inversion.invert` has it; beside a recoder always from the mean code too.
+        starts: how many of them from noise, if any.
+        recoder: for the generator's images; None: its own encoder, if it has one.
+        prior_weight: of ordinary codes, as `latlas.inversion.invert` has it.
+        features: a network in whose space errors are measured too.
         samples: own samples to calibrate on.
         seed: decides them.
         progress: told in images.
@@ -239,12 +325,16 @@ def range_test(
         CapabilityError: the generator cannot draw codes.
         ImageFormatError: images of another shape.
         SettingError: a level outside 0 to 1, or a calibration of another generator.
+        IllPosedError: too few own samples for the level, or a generator that draws one image only.
+        NonFiniteError: not one image could be inverted.
     """
     if not 0 < level < 1:
         raise SettingError(f"The level must lie between 0 and 1, got {level}.")
     if calibration is not None and calibration.fingerprint != generator.fingerprint:
         raise SettingError(f"The calibration is of another generator than {generator.name}. Calibrate this one.")
-    check_images(images.image_shape, generator, name=images.name)
+    for each in (images, reference, support):
+        if each is not None:
+            check_fit(each, generator)
     own = samples if calibration is None else len(calibration.errors)
     if level * (own + 1) < 1:
         # The smallest conformal p-value is 1 / (own + 1): with fewer samples nothing could ever be rejected.
@@ -254,35 +344,77 @@ def range_test(
     base = (
         calibration
         if calibration is not None
-        else calibrate_range(generator, samples=samples, budget=budget, seed=seed, progress=progress)
+        else calibrate_range(
+            generator,
+            samples=samples,
+            budget=budget,
+            start=start,
+            starts=starts,
+            recoder=recoder,
+            prior_weight=prior_weight,
+            features=features,
+            seed=seed,
+            progress=progress,
+        )
     )
-    inverted = invert(generator, images, budget=base.budget, seed=seed, progress=progress)
-    p_values = conformal_p_values(inverted.errors, base.errors)
-    against_reference = None
-    if reference is not None:
-        known = invert(generator, reference, budget=base.budget, seed=seed, progress=progress)
-        against_reference = conformal_p_values(inverted.errors, known.errors)
+    known, landmarks = (
+        None if each is None else _judge(generator, each, base, level=level, seed=seed, progress=progress)
+        for each in (reference, support)
+    )
+    return _judge(generator, images, base, level=level, seed=seed, reference=known, support=landmarks, progress=progress)
+
+
+def _judge(
+    generator: LatentModel,
+    images: ImageSet,
+    base: RangeCalibration,
+    *,
+    level: float,
+    seed: int,
+    reference: RangeResult | None = None,
+    support: RangeResult | None = None,
+    progress: Progress = silent,
+) -> RangeResult:
+    inverted = base.procedure.invert(generator, images, progress)
+    feature_errors = base.procedure.feature_errors(generator, images, inverted)
+    # A descent that broke off says nothing of the range: such an image is no evidence, however large its error.
+    unknown = inverted.broken.all(dim=0)
+
+    def ranked(errors: Tensor | None, known: Tensor | None) -> Tensor | None:
+        return None if errors is None or known is None else conformal_p_values(errors, known).masked_fill(unknown, 1.0)
+
+    p_values = ranked(inverted.errors, base.errors)
+    assert p_values is not None  # both are given
+    made_from = {"generator": generator.fingerprint, "images": images.content_hash}
+    for role, result in (("reference", reference), ("support", support)):
+        if result is not None:
+            made_from[role] = result.provenance.made_from["images"]
+    if base.procedure.recoder is not None:
+        made_from["recoder"] = base.procedure.recoder.fingerprint
     return RangeResult(
         generator=generator.name,
         images=images.name,
         errors=inverted.errors,
         p_values=p_values,
-        adjusted=adjusted_p_values(p_values),
-        reference_p_values=against_reference,
+        reference_p_values=None if reference is None else ranked(inverted.errors, reference.errors),
+        feature_errors=feature_errors,
+        feature_p_values=ranked(feature_errors, base.feature_errors),
         level=level,
-        names=tuple(images.name_of(index) for index in range(len(images))),
+        names=inverted.names,
         inversion=inverted,
         calibration=base,
+        reference=reference,
+        support=support,
         provenance=Provenance(
             made_by="range_test",
             seed=seed,
-            made_from={"generator": generator.fingerprint, "images": images.content_hash}
-            | ({} if reference is None else {"reference": reference.content_hash}),
-            settings={
-                "level": level,
-                "samples": len(base.errors),
-                "budget": asdict(base.budget),
-                "calibration_seed": base.seed,
-            },
+            made_from=made_from,
+            settings={"level": level, "samples": len(base.errors), **base.procedure.settings},
         ),
     )
+
+
+def _squared_deviation(images: ImageSet) -> float:
+    """Return the squared error per pixel that the mean image has, over the images."""
+    pixels = images.tensor().double()
+    return float((pixels - pixels.mean(dim=0)).square().mean())

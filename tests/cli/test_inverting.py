@@ -1,0 +1,121 @@
+"""`latlas invert` and the options of `latlas range` that inversion brings, driven by a runner."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import typer
+from typer.testing import CliRunner
+
+from latlas.base.errors import CapabilityError, ImageFormatError, LatlasError, OutputExistsError, UnknownNameError
+from latlas.cli import inverting, measuring
+from latlas.encodings.encoding import Encoding
+from latlas.models.generator import GeneratorModel, generator_architecture
+from latlas.models.recoder import Recoder
+
+app = typer.Typer()
+app.command("invert")(inverting.invert)
+app.command("range")(measuring.range_)
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny untrained DCGAN of grey images, its recoder, its own images, and others."""
+    folder = tmp_path_factory.mktemp("generators")
+    torch.manual_seed(0)
+    model = GeneratorModel(generator_architecture("dcgan", latent=2, channels=4), (1, 8, 8), name="tiny")
+    for parameter in model.parameters():
+        parameter.data.mul_(3)
+    model.save_pretrained(folder / "tiny")
+    Recoder(model).save_pretrained(folder / "recoder")
+    Recoder(GeneratorModel(model.architecture, (1, 8, 8))).save_pretrained(folder / "stranger")
+    with torch.no_grad():
+        own = model.decode(model.sample_codes(4, torch.Generator().manual_seed(1)))
+    np.save(folder / "own.npy", (own * 255).round().to(torch.uint8).numpy())
+    noise = np.random.default_rng(0)
+    np.save(folder / "noise.npy", noise.integers(0, 256, (3, 1, 8, 8), dtype=np.uint8))
+    np.save(folder / "large.npy", noise.integers(0, 256, (3, 1, 16, 16), dtype=np.uint8))
+    np.save(folder / "colour.npy", noise.integers(0, 256, (3, 3, 8, 8), dtype=np.uint8))
+    return folder
+
+
+def called(place: Path, *arguments: str) -> str:
+    """Names of files stand for those in the folder."""
+    there = [str(place / each) if (place / each).exists() else each for each in arguments]
+    done = CliRunner().invoke(app, there, catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    return done.stdout
+
+
+def test_invert_writes_codes_and_a_page(place: Path, tmp_path: Path) -> None:
+    out = tmp_path / "codes"
+    record = json.loads(called(place, "invert", "tiny", "own.npy", "--steps", "30", "--out", str(out), "--json"))
+    encoding = Encoding.from_pretrained(out / "codes")
+    assert encoding.mean.shape == (4, 2)
+    drawn = GeneratorModel.from_pretrained(place / "tiny").decode(encoding.mean.clone()).detach()
+    images = torch.from_numpy(np.load(place / "own.npy")).float() / 255
+    errors = (drawn - images).square().flatten(1).mean(dim=1)
+    assert [row["error"] for row in record["per_image"]] == pytest.approx(errors.tolist(), rel=1e-3, abs=1e-9)
+    assert record["starts"] == ["mean", "noise 1", "noise 2"]
+    assert record["provenance"]["settings"]["budget"]["steps"] == 30
+    page = (out / "report.html").read_text(encoding="utf-8")
+    assert "images with the largest errors" in page.lower()
+    with pytest.raises(OutputExistsError):
+        called(place, "invert", "tiny", "own.npy", "--out", str(out))
+
+
+def test_invert_starts_where_it_is_told(place: Path) -> None:
+    for options, starts in (
+        (("--recoder", "recoder"), ["recoder"]),
+        (("--start", "noise", "--starts", "3"), ["noise 1", "noise 2", "noise 3"]),
+        (("--start", "mean", "--prior", "0.1"), ["mean"]),
+    ):
+        output = called(place, "invert", "tiny", "own.npy", "--steps", "2", "--json", *options)
+        assert json.loads(output)["starts"] == starts
+    assert "4 images inverted" in called(place, "invert", "tiny", "own.npy", "--steps", "1")
+
+
+def test_range_ranks_against_references_and_in_features(place: Path, tmp_path: Path) -> None:
+    record = json.loads(
+        called(
+            place, "range", "tiny", "noise.npy", "--reference", "own.npy", "--recoder", "recoder", "--features", "pixels",
+            "--budget", "quick", "--samples", "25", "--out", str(tmp_path / "verdict"), "--json",
+        )
+    )  # fmt: skip
+    assert record["starts"] == ["recoder", "mean"]
+    assert record["reference"]["count"] == 4
+    assert record["features"] == "raw pixels"
+    assert record["provenance"]["settings"]["budget"]["steps"] == 60
+    for row in record["per_image"]:
+        assert row["reference_p_value"] == pytest.approx(1 / 5)
+        assert row["feature_error"] == pytest.approx(row["error"], rel=1e-4)
+    page = (tmp_path / "verdict" / "report.html").read_text(encoding="utf-8").lower()
+    assert "own samples of the decoder" in page
+    assert ("images out of range" in page) or ("without a verdict" in page)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "words"),
+    [
+        (("invert", "tiny", "large.npy"), ImageFormatError, r"takes images of 1x8x8 .* --resize 8"),
+        (("invert", "tiny", "colour.npy"), ImageFormatError, "takes grey images and these are colour"),
+        (("range", "tiny", "large.npy"), ImageFormatError, r"takes images of 1x8x8 .* --resize 8"),
+        (("range", "tiny", "noise.npy", "--reference", "large.npy"), ImageFormatError, "large"),
+        (("invert", "tiny", "own.npy", "--budget", "endless"), UnknownNameError, r"endless.*thorough"),
+        (("invert", "tiny", "own.npy", "--start", "nowhere"), UnknownNameError, r"nowhere.*hybrid"),
+        (("invert", "tiny", "own.npy", "--recoder", "stranger"), CapabilityError, "with other weights than tiny has"),
+        (("invert", "recoder", "own.npy"), CapabilityError, "Inversion needs a decoder that can draw its own codes"),
+    ],
+)
+def test_mistakes_are_told_in_one_line(place: Path, arguments: tuple[str, ...], error: type[LatlasError], words: str) -> None:
+    with pytest.raises(error, match=words) as told:
+        called(place, *arguments)
+    assert "\n" not in str(told.value)
+
+
+@pytest.mark.parametrize("verb", ["invert", "range"])
+def test_help_has_an_example(verb: str) -> None:
+    done = CliRunner().invoke(app, [verb, "--help"])
+    assert f"Example: latlas {verb}" in " ".join(done.output.split())
