@@ -14,19 +14,23 @@ from pathlib import Path
 from typing import Any
 
 import calibration
+import torch
 from tables import table, write_table
 
 from latlas.base.provenance import package_versions
 from latlas.base.seeds import derived_seed
+from latlas.base.seeds import generator as seeded
 from latlas.cli.progress import shown
-from latlas.data.images import ImageSet
+from latlas.data.images import ImageSet, to_pixels
 from latlas.data.loading import load_images
+from latlas.measurements.reconstruction import decode_batches
 from latlas.models.architectures.registry import architecture
 from latlas.models.generator import GeneratorModel
 from latlas.models.protocols import LatentModel
 from latlas.models.vae import VAE
 from latlas.studies.compare import Comparison, compare
 from latlas.training.gan_runs import train_gan
+from latlas.training.objectives import Objective
 from latlas.training.runs import train_vae
 
 ROOT = Path(__file__).parents[1]
@@ -40,6 +44,8 @@ SMALL = {
     "4 channels, stride 4": {"latent": 4, "channels": (16, 32, 32), "norm_groups": 8},
     "8 channels, stride 8": {"latent": 8, "channels": (16, 32, 32, 32), "norm_groups": 8},
 }
+# Latent diffusion trains its autoencoders with next to no KL term; with weight 1 half of each code's variance is noise.
+SMALL_KL_WEIGHT = 0.01
 STREAM = 8000  # codes of the generator that a map is fitted on
 _TIMES_FASTER = 20
 
@@ -54,6 +60,7 @@ def main() -> int:
         first, second = (_vae(seed, train, progress) for seed in (0, 1))
         split = _split(train, progress)
         generator = _generator(train, progress)
+        stream_vae = _stream_vae(generator, progress)
         small_train = load_images(SMALL_TRAIN, progress=progress)
         small = {name: _small(name, settings, small_train, progress) for name, settings in SMALL.items()}
         if asked.train_only:
@@ -71,6 +78,8 @@ def main() -> int:
         for name, source, target in (
             ("type 3: GAN to VAE", generator, first),
             ("type 3: VAE to GAN", first, generator),
+            ("type 3: GAN to a VAE of its stream", generator, stream_vae),
+            ("type 3: a VAE of its stream to GAN", stream_vae, generator),
         ):
             rows[name] = _row(compare(source, target, "stream", stream=STREAM, yardstick=True, progress=progress))
         four, eight = small.values()
@@ -167,10 +176,28 @@ def _small(name: str, settings: dict[str, Any], train: ImageSet, progress: Any) 
     folder = WORK / name.replace(", ", "-").replace(" ", "-")
     if (folder / "config.json").is_file():
         return VAE.from_pretrained(folder)
-    built = architecture("autoencoder-kl", **settings)
     return train_vae(
-        train, built, epochs=5, batch_size=32, seed=derived_seed(0, name), name=name, out=folder, progress=progress
+        train,
+        architecture("autoencoder-kl", **settings),
+        objective=Objective(kl_weight=SMALL_KL_WEIGHT),
+        epochs=5,
+        batch_size=32,
+        seed=derived_seed(0, name),
+        name=name,
+        out=folder,
+        progress=progress,
     ).model
+
+
+def _stream_vae(generator: GeneratorModel, progress: Any) -> VAE:
+    """A VAE that saw what the generator draws, and nothing else."""
+    folder = WORK / "stream-vae"
+    if (folder / "config.json").is_file():
+        return VAE.from_pretrained(folder)
+    codes = generator.sample_codes(8000, seeded(0, "stream of a VAE"))
+    images = ImageSet("stream of the DCGAN", torch.cat([to_pixels(batch) for batch in decode_batches(generator, codes)]))
+    built, seed = architecture("conv", latent=64), derived_seed(0, "vae of a stream")
+    return train_vae(images, built, epochs=12, seed=seed, name="VAE of the stream", out=folder, progress=progress).model
 
 
 def _generator(train: ImageSet, progress: Any) -> GeneratorModel:
