@@ -459,3 +459,9 @@ def test_an_unknown_ridge_is_answered_with_the_known() -> None:
         UnknownNameError, match=r"Unknown ridge 'gvc'\. Did you mean 'gcv'.*Known: gcv, loo.*Or give a number, or None"
     ):
         inspect.unwrap(fit_map)(*pairs(3, 3), ridge="gvc")  # type: ignore[arg-type]
+
+
+def test_the_leave_one_out_error_is_told_only_of_the_map_that_it_is_of() -> None:
+    x, y = pairs(4, 3, noise=0.5)
+    assert "leave_one_out_error" in fit_map(x, y, ridge="loo").evidence
+    assert "leave_one_out_error" not in fit_map(x, y, kind="reduced-rank", rank=1, ridge="loo").evidence

@@ -103,3 +103,13 @@ def test_pairs_that_cannot_be_learnt_from_are_refused(generator: torch.Generator
     for setting in ({"hidden": 0}, {"learning_rate": 0.0}, {"held_out": 1.0}, {"epochs": 0}):
         with pytest.raises(SettingError, match="perceptron"):
             fit_perceptron(train, bent(train), settings=PerceptronSettings(**setting))  # type: ignore[arg-type]
+
+
+def test_a_target_variable_that_is_linear_has_no_say_in_the_yardstick(generator: torch.Generator) -> None:
+    """Beside a bent variable stands one that the affine map gives exactly; it must not hide what the perceptron gains."""
+    x = torch.randn(600, 2, generator=generator, dtype=torch.float64)
+    bent = (x[:, :1] ** 2 - 1) * 1e-3
+    alone = fit_perceptron(x, bent, seed=0).evidence["held_out_over_affine"]
+    beside = fit_perceptron(x, torch.cat([bent, torch.full_like(bent, 5.0)], dim=1), seed=0).evidence["held_out_over_affine"]
+    assert alone < 0.5
+    assert beside < 0.5

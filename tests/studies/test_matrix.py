@@ -11,6 +11,7 @@ from latlas.base.errors import CapabilityError, ImageFormatError, SettingError
 from latlas.data.images import ImageSet
 from latlas.models.adapters.callables import CallableModel
 from latlas.models.protocols import Posterior
+from latlas.studies import matrix as matrix_module
 from latlas.studies.compare import compare
 from latlas.studies.matrix import ComparisonMatrix, compare_all
 
@@ -146,3 +147,8 @@ def test_models_that_make_no_matrix_are_refused(models: list[CallableModel], wor
     )
     with pytest.raises(ImageFormatError, match="plain takes images of 1x4x6 and big of 1x8x8"):
         compare_all([*models, other], world.images())
+
+
+def test_no_two_models_share_a_name_whatever_they_are_called() -> None:
+    assert matrix_module._distinct(["a", "a", "a #1"]) == ["a #2", "a #3", "a #1"]
+    assert matrix_module._distinct(["a", "b"]) == ["a", "b"]

@@ -247,15 +247,17 @@ def _function(spec: str) -> Any:
     module, colon, name = spec.partition(":")
     if not (module and colon and name):
         raise SettingError(f"--perceptual takes MODULE:FUNCTION, got {spec!r}.")
-    sys.path.insert(0, str(Path.cwd()))  # as `python -m` would
+    here = str(Path.cwd())
+    sys.path.insert(0, here)  # as `python -m` would
     try:
         found = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError) as failure:
+    except Exception as failure:  # whatever the module does when it is imported
         raise SettingError(
             f"--perceptual {spec} cannot be had ({failure}). Name a module beside you or an installed one."
         ) from failure
     finally:
-        sys.path.remove(str(Path.cwd()))
+        if here in sys.path:
+            sys.path.remove(here)
     if not callable(found):
         raise SettingError(f"--perceptual {spec} is a {type(found).__name__}; name a function of two batches of images.")
     return found

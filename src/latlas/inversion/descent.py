@@ -34,7 +34,7 @@ class Budget:
 
     steps: int = 200  # of Adam, at most
     learning_rate: float = 0.05  # at its height
-    warmup: float = 0.05  # share of the steps in which it rises to its height; along all of them it falls as a cosine to 0
+    warmup: float = 0.0  # share of the steps in which it rises to its height; along all of them it falls as a cosine to 0
     batch: int = 500  # images descended together, at most: large images are fewer
     patience: float = 0.0  # an image stops when ten steps lower its error by less than this share; 0: never
 

@@ -151,8 +151,9 @@ def encoder_of(generator: Generator, recoder: LatentModel | None = None) -> Enco
         return generator if is_encoder(generator) else None
     if not is_encoder(recoder):
         raise CapabilityError(f"{recoder.name} does not encode, and is no recoder. Train one: latlas train recoder.")
-    if isinstance(recoder, Recoder):
-        recoder.check_fits(generator)
+    inner = getattr(recoder, "recoder", recoder)  # of a generator with its recoder
+    if isinstance(inner, Recoder):
+        inner.check_fits(generator)
     check_images(generator.image_shape, recoder, name=generator.name)
     if tuple(recoder.latent_shape) != tuple(generator.latent_shape):
         want, got = ("x".join(map(str, shape)) for shape in (generator.latent_shape, recoder.latent_shape))

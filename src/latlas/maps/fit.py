@@ -161,7 +161,7 @@ def check_settings(kind: str, ridge: float | str | None, *, bias: bool = True, r
     if isinstance(ridge, str):
         if ridge not in RIDGES:
             raise unknown_name("ridge", ridge, RIDGES, hint="Or give a number, or None.")
-    elif ridge is not None and not (ridge >= 0.0 and math.isfinite(ridge)):
+    elif ridge is not None and (isinstance(ridge, bool) or not (ridge >= 0.0 and math.isfinite(ridge))):
         raise SettingError(f"Ridge must be a finite number of at least 0, got {ridge}.")
 
 
@@ -192,7 +192,7 @@ def _fitted(
     record = evidence(fit, unknowns=None if kind == "orthogonal" else moments.source_size + int(bias))
     if rank is not None:
         record["map_rank"] = rank
-    if left_out is not None:
+    if left_out is not None and kind == "affine":  # it is the error of the unrestricted map, of no other
         record["leave_one_out_error"] = left_out.tolist()
     return LinearMap(
         weight=fit.weight,

@@ -190,6 +190,8 @@ class LinearMap(Pushable):
         tensors = load_tensors(Path(folder) / _TENSORS)
         settings = config["settings"]
         try:
+            if not isinstance(settings["evidence"], dict):
+                raise TypeError("its evidence is no table")
             return cls(
                 weight=tensors["weight"],
                 bias=tensors["bias"],
@@ -202,7 +204,7 @@ class LinearMap(Pushable):
                 evidence=settings["evidence"],
                 provenance=Provenance.from_json(config["provenance"]),
             )
-        except (KeyError, CodeShapeError) as failure:
+        except (KeyError, TypeError, CodeShapeError) as failure:
             raise ArtifactError(f"{folder} is not a readable map ({failure}). Fit it again.") from failure
 
 

@@ -125,10 +125,13 @@ def fit_perceptron(
     base = fit_map(x[rest], y[rest], ridge="gcv")
     mean, spread = x[rest].mean(dim=0), _positive(x[rest].std(dim=0))
     left = y - base.apply(x)
-    scale = _positive(left[rest].std(dim=0))
+    deviation = left[rest].std(dim=0)
+    scale = _positive(deviation)
     inputs, wanted = ((x - mean) / spread).float(), (left / scale).float()
     network = _network(x.shape[1], y.shape[1], plan, seed)
-    weights = (scale.square() / scale.square().sum()).float()  # so that the loss is the squared error of the codes themselves
+    # So that the loss is the squared error of the codes themselves; a variable that the affine map leaves nothing of has no say.
+    weights = deviation.square() / deviation.square().sum().clamp_min(1e-300)
+    weights = weights.float()
     affine = float(_loss(torch.zeros_like(wanted[kept]), wanted[kept], weights))
     best, best_state, best_epoch = affine, copy.deepcopy(network.state_dict()), 0
     optimiser = torch.optim.Adam(network.parameters(), lr=plan.learning_rate)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from latlas.base.artifacts import CONFIG, read_json
-from latlas.base.errors import ArtifactError, MissingPathError, unknown_name
+from latlas.base.errors import ArtifactError, MissingExtraError, MissingPathError, unknown_name
 from latlas.base.hub import resolve
 from latlas.models.generator import KIND as GENERATOR_KIND
 from latlas.models.generator import GeneratorModel
@@ -42,6 +42,23 @@ _KINDS: dict[str, Callable[[Path], LatentModel]] = {
 _FOREIGN = {"model_index.json": "diffusers", "model_config.json": "pythae"}
 
 
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # no name that a file could have
+        return False
+
+
+def _loader(point: EntryPoint) -> Callable[[str], LatentModel]:
+    try:
+        found: Callable[[str], LatentModel] = point.load()
+    except (ImportError, AttributeError) as failure:
+        raise MissingExtraError(
+            f"The scheme {point.name} is registered as {point.value}, which cannot be imported ({failure}). Install that package again."
+        ) from failure
+    return found
+
+
 def load_model(spec: str | Path) -> LatentModel:
     """Return the model that a spec names.
 
@@ -59,14 +76,14 @@ def load_model(spec: str | Path) -> LatentModel:
     text = str(spec)
     path = Path(text)
     scheme, colon, rest = text.partition(":")
-    if not path.exists() and colon:
+    if colon and not _exists(path):
         schemes = {point.name: point for point in entry_points(group=ENTRY_POINTS)} | SCHEMES
         if scheme not in schemes:
             raise unknown_name("model scheme", scheme, schemes, hint="Or give a folder that `latlas train` wrote.")
-        load: Callable[[str], LatentModel] = schemes[scheme].load()
+        load: Callable[[str], LatentModel] = _loader(schemes[scheme])
         return load(rest)
     path = resolve(spec)
-    if not path.is_dir():
+    if not _exists(path) or not path.is_dir():
         raise MissingPathError(f"No model folder {text}. Train one with `latlas train dense mnist --out {text}`.")
     foreign = next((scheme for name, scheme in _FOREIGN.items() if (path / name).is_file()), None)
     if not (path / CONFIG).is_file():

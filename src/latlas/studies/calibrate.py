@@ -121,8 +121,9 @@ def calibrate_sampler(
 ) -> Calibration:
     """Fit every sampler on training codes and choose the one whose images lie nearest to held-out ones.
 
-    The held-out images are split in two: one half chooses, the other reports, so that the figure of the chosen sampler is
-    not flattered by the choice. Each reported distance
+    The held-out images are split in two: one half chooses, the other reports, so that what is particular to the images that
+    chose does not flatter the figure of the chosen sampler. The codes drawn are the same for both, and all samplers start from one
+    seed; what luck there was in the chosen one's draw is in its figure. Each reported distance
     comes with a jackknife error over twenty groups of both sets (five, where features are many).
 
     Args:

@@ -57,7 +57,11 @@ class FewPoints:
 
 @dataclass(frozen=True, kw_only=True)
 class Advantage:
-    """A selector against random points: as many of them, from the same pool, with the same ridge."""
+    """A selector against random points: as many of them, from the same pool, with the same ridge.
+
+    The test is conditional on this image set: pools are random halves of it, which overlap, and all draws are measured on the same
+    images. Its p-values are therefore on the small side.
+    """
 
     selector: str
     points: int

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import count as count_from
 from typing import Any, Literal
 
 from torch import Tensor
@@ -304,9 +305,13 @@ def _see_stream(
 
 def _distinct(names: Sequence[str]) -> list[str]:
     """Return names with a number after each that several have."""
-    counts, met = Counter(names), Counter[str]()
+    counts = Counter(names)
+    taken = {name for name, count in counts.items() if count == 1}
     distinct = []
     for name in names:
-        met[name] += 1
-        distinct.append(f"{name} #{met[name]}" if counts[name] > 1 else name)
+        fresh = name
+        if counts[name] > 1:
+            fresh = next(label for number in count_from(1) if (label := f"{name} #{number}") not in taken)
+            taken.add(fresh)
+        distinct.append(fresh)
     return distinct

@@ -223,7 +223,9 @@ def _storage(value: Any) -> Tensor:
     if not isinstance(identity, tuple) or len(identity) not in (5, 6) or identity[0] != "storage" or any(identity[5:]):
         raise _damaged("a storage that describes itself in another way")
     kind, key, count = identity[1], identity[2], identity[4]
-    if keys != [key] or getattr(kind, "text", None) not in _STORAGES or type(count) is not int:
+    # Values of a stranger's pickle are never compared or hashed before their types are known: nested ones take for ever.
+    plain = type(key) is str and type(keys) is list and len(keys) == 1 and type(keys[0]) is str
+    if not plain or keys != [key] or getattr(kind, "text", None) not in _STORAGES or type(count) is not int:
         raise _damaged("a storage that describes itself in another way")
     dtype = _STORAGES[kind.text]
     numbers = content[stream.tell() + 8 :]
@@ -255,7 +257,14 @@ def _number(record: Record) -> float | int | bool:
         (kind, content), code = record.arguments, record.arguments[0].arguments[:1]
         state = kind.state
         order = state[1] if isinstance(state, tuple) and len(state) > 1 else "|"
-        if code and code[0] in _NUMBERS and order in ("<", "|") and isinstance(content, bytes):
+        if (
+            code
+            and type(code[0]) is str
+            and code[0] in _NUMBERS
+            and type(order) is str
+            and order in ("<", "|")
+            and isinstance(content, bytes)
+        ):
             dtype = np.dtype(code[0])
             if len(content) == dtype.itemsize:
                 number: float | int | bool = np.frombuffer(content, dtype=dtype)[0].item()
