@@ -11,7 +11,9 @@ import torch
 from typer.testing import CliRunner
 
 from latlas.base.errors import LatlasError
+from latlas.cli import mapping
 from latlas.cli.main import app
+from latlas.maps.fit import fit_map
 from latlas.maps.loading import load_map
 from latlas.maps.spatial import fit_spatial_map
 from latlas.models.architectures.dense import Dense
@@ -173,3 +175,20 @@ def test_the_help_has_an_example_of_each_form() -> None:
         assert example in shown
     for option in ("--matrix", "--neighbourhood", "--rank", "--features", "--perceptual", "--yardstick", "--stream"):
         assert option in shown
+
+
+def test_relocate_names_what_is_wrong_with_codes_and_place(tmp_path: Path) -> None:
+    fit_map(torch.randn(40, 3), torch.randn(40, 2)).save_pretrained(tmp_path / "map")
+    np.save(tmp_path / "codes.npy", np.ones((5, 3), dtype=np.float32))
+    np.save(tmp_path / "nan.npy", np.full((5, 3), np.nan, dtype=np.float32))
+    (tmp_path / "text.npy").write_text("no array")
+    for codes, words in (
+        ("nowhere", "No encoding folder"),
+        ("nan.npy", "Row 0"),
+        ("text.npy", "not a readable .npy of numbers."),
+    ):
+        with pytest.raises(LatlasError, match=words):
+            mapping.relocate(str(tmp_path / "map"), tmp_path / codes, tmp_path / "new.npy")
+    mapping.relocate(str(tmp_path / "map"), tmp_path / "codes.npy", tmp_path / "new.npy")
+    with pytest.raises(LatlasError, match="already exists; name a new file"):
+        mapping.relocate(str(tmp_path / "map"), tmp_path / "codes.npy", tmp_path / "new.npy")

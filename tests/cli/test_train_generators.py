@@ -80,7 +80,7 @@ def test_people_are_told_of_a_collapse_once(spots: str) -> None:
         (["dcgan", "{data}", "--steps", "0"], "at least 1 step"),
         (["dcgan", "{data}", "--steps", "3", "--epochs", "3"], "not both"),
         (["dcgan", "{data}", "--channels", "0"], "channels must be at least 1"),
-        (["recoder", "{data}"], "No model folder"),
+        (["recoder", "{data}"], "is a file, and a model is a folder"),
         (["recoder", "zoo:dcgan-faces", "--out", "{data}"], "is a file"),
         (["dcgan", "nothing"], "Unknown data set"),
     ],

@@ -59,7 +59,7 @@ def test_a_missing_folder_comes_with_the_command_that_would_make_it(tmp_path: Pa
 
 def test_a_file_is_no_model(tmp_path: Path) -> None:
     (tmp_path / "weights.pt").write_bytes(b"\x80")
-    with pytest.raises(MissingPathError, match="No model folder"):
+    with pytest.raises(ArtifactError, match="is a file, and a model is a folder"):
         load_model(tmp_path / "weights.pt")
 
 

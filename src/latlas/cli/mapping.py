@@ -273,6 +273,7 @@ def relocate(
         typer.Option("--out", help="A new .npy; or, where CODES is an encoding, a new folder for the encoding in the target."),
     ],
     json: Json = False,
+    replace: Replace = False,
 ) -> None:
     """Carry codes into the other latent space. No image and no network takes part.
 
@@ -284,32 +285,37 @@ def relocate(
     import torch
 
     from latlas.base.artifacts import check_free, check_place, write_file
-    from latlas.base.errors import ArtifactError, MissingPathError, OutputExistsError
+    from latlas.base.errors import ArtifactError, MissingPathError, NonFiniteError, OutputExistsError
     from latlas.cli.output import print_json, say_where
     from latlas.encodings.encoding import Encoding
     from latlas.maps.loading import load_map
     from latlas.maps.relocation import relocate_encoding
 
+    if not codes.exists():
+        raise MissingPathError(f"No encoding folder or file {codes}.")
     whole = codes.is_dir() and out.suffix != ".npy"
     if whole:
-        check_free(out)
-    elif out.suffix != ".npy" or out.exists():
-        raise OutputExistsError(f"{out} already exists, or is no .npy; name a new file that ends in .npy.")
+        check_free(out, replace=replace)
+    elif out.suffix != ".npy":
+        raise OutputExistsError(f"{out} does not end in .npy; name a new file that does.")
+    elif out.exists():
+        raise OutputExistsError(f"{out} already exists; name a new file that ends in .npy.")
     check_place(out)
     fitted = load_map(map_folder)
     if codes.is_dir():
         relocated = relocate_encoding(fitted, Encoding.from_pretrained(codes))
         moved = relocated.mean
         if whole:
-            relocated.save_pretrained(out)
-    elif codes.is_file():
+            relocated.save_pretrained(out, replace=replace)
+    else:
         try:
             rows = torch.from_numpy(np.load(codes, allow_pickle=False)).float()
         except (ValueError, TypeError, OSError, EOFError) as failure:
-            raise ArtifactError(f"{codes} is not a readable .npy of numbers ({failure}).") from failure
+            raise ArtifactError(f"{codes} is not a readable .npy of numbers.") from failure
+        if not bool(rows.isfinite().all()):
+            bad = int((~rows.isfinite()).flatten(1).any(dim=1).nonzero()[0, 0])
+            raise NonFiniteError(f"Row {bad} of {codes} holds NaN or infinity, which no map can carry. Remove it first.")
         moved = fitted.apply(rows)
-    else:
-        raise MissingPathError(f"No encoding folder or file {codes}.")
     if not whole:
         write_file(out, lambda stream: np.save(stream, moved.numpy(), allow_pickle=False))
     if json:

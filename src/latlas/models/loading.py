@@ -83,6 +83,10 @@ def load_model(spec: str | Path) -> LatentModel:
         load: Callable[[str], LatentModel] = _loader(schemes[scheme])
         return load(rest)
     path = resolve(spec)
+    if _exists(path) and path.is_file():
+        raise ArtifactError(
+            f"{text} is a file, and a model is a folder. Give the folder, or scheme:{text} for a file of another program."
+        )
     if not _exists(path) or not path.is_dir():
         raise MissingPathError(f"No model folder {text}. Train one with `latlas train dense mnist --out {text}`.")
     foreign = next((scheme for name, scheme in _FOREIGN.items() if (path / name).is_file()), None)
