@@ -422,6 +422,19 @@ def test_modules_that_multiply_end(tmp_path: Path) -> None:
         read_network_file(path).network()
 
 
+def test_weights_that_multiply_end(tmp_path: Path) -> None:
+    """One storage under a thousand names would be a thousand copies of it; under a few, as tied weights are, it may be."""
+    numbers = torch.randn(5_000)
+    for count, allowed in ((3, True), (1_000, False)):
+        module = Persistent("Generator", {"_buffers": {f"weight{i}": numbers for i in range(count)}, "_init_kwargs": {}})
+        path = written(tmp_path / "net.pkl", dumped({"G_ema": module}))
+        if allowed:
+            assert len(read_network_file(path).network().weights) == count
+        else:
+            with pytest.raises(ArtifactError, match="over and over"):
+                read_network_file(path).network()
+
+
 def test_arguments_that_multiply_end(tmp_path: Path) -> None:
     below: Any = ["x"] * 10
     for _ in range(6):

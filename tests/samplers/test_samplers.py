@@ -1,5 +1,6 @@
 """Samplers draw what they were fitted to, keep it on disk, and say when they have lost it."""
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -147,3 +148,17 @@ def test_mistakes_are_told_with_their_remedy(two_moons: Encoding) -> None:
     other = CallableModel(name="other", image_shape=(1, 2, 2), latent_shape=(4,))
     with pytest.raises(CodeShapeError, match=r"draws codes of shape 3 .* other takes 4\. Fit one for it"):
         fit_sampler("moments", two_moons).check_fits(other)
+
+
+def test_a_sampler_of_other_weights_is_refused_though_the_shapes_agree(two_moons: Encoding, tmp_path: Path) -> None:
+    known = dataclasses.replace(two_moons, provenance=Provenance(made_by="encode", made_from={"model": "weights of m"}))
+    fit_sampler("moments", known).save_pretrained(tmp_path / "sampler")
+    sampler = load_sampler(tmp_path / "sampler")
+    models = {
+        name: CallableModel(name=name, image_shape=(1, 2, 2), latent_shape=(3,), fingerprint=fingerprint)
+        for name, fingerprint in (("m", "weights of m"), ("stranger", "other weights"))
+    }
+    sampler.check_fits(models["m"])
+    sampler.check_fits(CallableModel(name="unnamed", image_shape=(1, 2, 2), latent_shape=(3,)))  # states no fingerprint
+    with pytest.raises(CodeShapeError, match="stranger has other weights"):
+        sampler.check_fits(models["stranger"])

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from latlas.base.errors import CapabilityError, ImageFormatError
+from latlas.base.errors import CapabilityError, IllPosedError, ImageFormatError
 from latlas.data.images import ImageSet
 from latlas.measurements.latents import COLLAPSE_RULES
 from latlas.models.adapters.callables import CallableModel
@@ -223,3 +223,9 @@ def test_what_cannot_be_diagnosed_is_told_so(world: Any) -> None:
         diagnose(half, world.images())
     with pytest.raises(ImageFormatError, match="planted takes images of 1x4x6"):
         diagnose(whole, ImageSet("wide", torch.zeros(4, 1, 4, 7)))
+
+
+def test_one_image_is_too_few_to_call_a_model_collapsed(world: Any) -> None:
+    model = world.autoencoder(torch.eye(3, dtype=torch.float64))
+    with pytest.raises(IllPosedError, match="has 1 image, and a diagnosis is of how codes vary"):
+        diagnose(model, world.images().slice(0, 1))

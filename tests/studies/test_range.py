@@ -283,8 +283,16 @@ def test_recovery_is_a_twentieth_of_what_the_mean_image_leaves() -> None:
     assert base.recovered == pytest.approx(share)
 
 
+@pytest.mark.parametrize(
+    "beside", [{"budget": Budget(steps=1)}, {"start": "noise"}, {"starts": 3}, {"recoder": linear()}, {"prior_weight": 0.1}]
+)
+def test_what_a_calibration_decides_is_not_taken_and_ignored(beside: dict[str, Any], calibration: RangeCalibration) -> None:
+    with pytest.raises(SettingError, match=f"give {next(iter(beside))} to calibrate_range"):
+        range_test(linear(), off_range(), calibration=calibration, **beside)
+
+
 def test_a_calibration_serves_with_its_own_budget(calibration: RangeCalibration) -> None:
-    result = range_test(linear(), off_range(), calibration=calibration, budget=Budget(steps=1), samples=3)
+    result = range_test(linear(), off_range(), calibration=calibration, samples=3)
     assert result.calibration is calibration
     assert result.inversion.curves.shape[1] == BUDGET.steps + 1
     settings = result.provenance.settings

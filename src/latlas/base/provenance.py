@@ -16,6 +16,7 @@ from torch import Tensor
 
 from latlas._version import __version__
 
+UNSTATED = "unstated"  # the fingerprint of a model whose maker gave none: it tells no model from another
 _RECORDED_PACKAGES = ("torch", "numpy", "lightning", "safetensors")
 
 
@@ -71,6 +72,12 @@ class Provenance:
             "settings": dict(self.settings),
             "versions": dict(self.versions),
         }
+
+    @property
+    def model(self) -> str | None:
+        """The fingerprint of the model that this was made by; None where it is not known."""
+        found = self.made_from.get("model")
+        return None if found == UNSTATED else found
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> "Provenance":

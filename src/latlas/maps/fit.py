@@ -11,7 +11,7 @@ from latlas.base.provenance import Provenance, tensor_hash
 from latlas.encodings.encoding import Encoding, require_paired
 from latlas.encodings.mapped import batches
 from latlas.maps.evidence import evidence
-from latlas.maps.linear import LinearMap, known_fingerprint
+from latlas.maps.linear import LinearMap
 from latlas.numerics.leave_one_out import Batches, choose_ridge_leaving_one_out
 from latlas.numerics.moments import PairedMoments
 from latlas.numerics.restricted import fit_orthogonalised, fit_reduced_rank
@@ -272,7 +272,7 @@ def _name(space: Encoding | Tensor | str, otherwise: str) -> str:
 
 
 def _fingerprint(space: Encoding | Tensor | str) -> str | None:
-    return known_fingerprint(space.provenance) if isinstance(space, Encoding) else None
+    return space.provenance.model if isinstance(space, Encoding) else None
 
 
 def _codes(paired: Tensor | Encoding) -> Tensor:

@@ -6,14 +6,12 @@ import torch
 from torch import Tensor
 
 from latlas.base.errors import CodeShapeError
-from latlas.base.provenance import Provenance, tensor_hash
+from latlas.base.provenance import UNSTATED, Provenance, tensor_hash
 from latlas.base.shapes import LatentShape
 from latlas.maps.linear import LinearMap
 from latlas.maps.spatial_map import SpatialMap
 from latlas.models.protocols import LatentModel, scaling_of
 from latlas.models.relocated import AffineRelocation, RelocatedModel, Relocation, SpatialRelocation, require_decoder
-
-_UNSTATED = "unstated"  # the fingerprint of a CallableModel whose maker gave none: it tells no model from another
 
 
 def fold(fitted: LinearMap | SpatialMap, target: LatentModel) -> RelocatedModel:
@@ -66,7 +64,7 @@ def fold(fitted: LinearMap | SpatialMap, target: LatentModel) -> RelocatedModel:
 
 def _check_leads_to(fitted: LinearMap | SpatialMap, target: LatentModel) -> None:
     wanted, found = fitted.target_fingerprint, target.fingerprint
-    if wanted is not None and _UNSTATED not in (wanted, found) and wanted != found:
+    if wanted is not None and UNSTATED not in (wanted, found) and wanted != found:
         raise CodeShapeError(
             f"This map leads to {fitted.target} (weights {wanted[:12]}), and {target.name} has others (weights {found[:12]}). "
             "Give the map's own target, or fit a map to this model."

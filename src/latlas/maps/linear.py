@@ -20,7 +20,6 @@ from latlas.maps.cards import map_card
 KIND = "linear-map"
 _TENSORS = "map.safetensors"
 _CHUNK = 65_536  # codes that are in double at a time
-_UNSTATED = "unstated"  # what a CallableModel says whose maker gave no fingerprint: it tells no model from another
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -96,7 +95,7 @@ class LinearMap(Pushable):
         Raises:
             CodeShapeError: both models are known, and differ.
         """
-        found = known_fingerprint(encoded)
+        found = encoded.model
         if None not in (found, self.source_fingerprint) and found != self.source_fingerprint:
             raise CodeShapeError(
                 f"This map takes codes of {self.source} (weights {str(self.source_fingerprint)[:12]}), the encoding is of {name} "
@@ -206,9 +205,3 @@ class LinearMap(Pushable):
             )
         except (KeyError, TypeError, CodeShapeError) as failure:
             raise ArtifactError(f"{folder} is not a readable map ({failure}). Fit it again.") from failure
-
-
-def known_fingerprint(encoded: Provenance) -> str | None:
-    """Return the fingerprint of the model that an encoding was made by; None where it is not known."""
-    found = encoded.made_from.get("model")
-    return None if found == _UNSTATED else found

@@ -12,7 +12,6 @@ from torch import Tensor
 from latlas.base.errors import IllPosedError, SettingError, unknown_name
 from latlas.base.provenance import Provenance, tensor_hash
 from latlas.encodings.encoding import Encoding, require_paired
-from latlas.maps.linear import known_fingerprint
 from latlas.maps.spatial_map import SpatialMap as SpatialMap
 from latlas.maps.spatial_map import stated_scaling
 from latlas.numerics.patches import PatchMoments, check_paired, geometry_between
@@ -72,8 +71,8 @@ def fit_spatial_map(
         fitted,
         source=source.model if isinstance(source, Encoding) else "source",
         target=target.model if isinstance(target, Encoding) else "target",
-        source_fingerprint=known_fingerprint(source.provenance) if isinstance(source, Encoding) else None,
-        target_fingerprint=known_fingerprint(target.provenance) if isinstance(target, Encoding) else None,
+        source_fingerprint=source.provenance.model if isinstance(source, Encoding) else None,
+        target_fingerprint=target.provenance.model if isinstance(target, Encoding) else None,
         source_scaling=scalings[0],
         target_scaling=scalings[1],
         provenance=Provenance(

@@ -18,7 +18,6 @@ from latlas.base.hub import Pushable, resolve
 from latlas.base.provenance import Provenance
 from latlas.encodings.encoding import Encoding
 from latlas.maps.cards import map_card
-from latlas.maps.linear import known_fingerprint
 from latlas.numerics.patches import PatchGeometry, padded
 
 KIND = "spatial-map"
@@ -128,7 +127,7 @@ class SpatialMap(Pushable):
         Raises:
             CodeShapeError: both models are known, and differ; or both scalings are.
         """
-        found = known_fingerprint(encoded)
+        found = encoded.model
         if None not in (found, self.source_fingerprint) and found != self.source_fingerprint:
             raise CodeShapeError(
                 f"This map takes codes of {self.source} (weights {str(self.source_fingerprint)[:12]}), the encoding is of {name} "

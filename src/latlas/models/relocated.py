@@ -13,7 +13,7 @@ from latlas.base.artifacts import load_tensors, read_config, save_tensors, write
 from latlas.base.cards import FOLDER, Card, write_card
 from latlas.base.errors import ArtifactError, CapabilityError, CodeShapeError
 from latlas.base.hub import Pushable, Saveable, resolve
-from latlas.base.provenance import Provenance, tensor_hash
+from latlas.base.provenance import UNSTATED, Provenance, tensor_hash
 from latlas.base.shapes import Codes, Images, ImageShape, LatentShape
 from latlas.models.protocols import Decoder, LatentModel, check_codes
 
@@ -134,7 +134,7 @@ class RelocatedModel(nn.Module, Pushable):
     @property
     def fingerprint(self) -> str:
         """SHA-256 of the relocation and of the target's fingerprint; "unstated" where that is."""
-        if self.target.fingerprint == "unstated":  # a CallableModel's, which tells no model from another
+        if self.target.fingerprint == UNSTATED:
             return self.target.fingerprint
         told = torch.tensor(list(self.target.fingerprint.encode()), dtype=torch.uint8)
         return tensor_hash(*self.relocation.state_dict().values(), told)

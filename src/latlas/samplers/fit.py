@@ -110,7 +110,8 @@ def fit_sampler(
         provenance=Provenance(
             made_by="fit_sampler",
             seed=seed,
-            made_from={"codes": tensor_hash(encoding.mean)},
+            made_from={"codes": tensor_hash(encoding.mean)}
+            | ({} if encoding.provenance.model is None else {"model": encoding.provenance.model}),
             settings={"kind": kind, "renormalised": renormalised, "components": components},
         ),
     )

@@ -12,7 +12,7 @@ from latlas.base.artifacts import load_tensors, read_config, save_tensors, write
 from latlas.base.cards import FOLDER, Card, write_card
 from latlas.base.errors import ArtifactError, CodeShapeError, SettingError
 from latlas.base.hub import Pushable, resolve
-from latlas.base.provenance import Provenance
+from latlas.base.provenance import UNSTATED, Provenance
 from latlas.base.shapes import LatentShape, Rows
 from latlas.models.protocols import LatentModel
 
@@ -78,15 +78,21 @@ class Sampler(Pushable):
         return codes.view(n, *self.latent_shape)
 
     def check_fits(self, model: LatentModel) -> None:
-        """Raise unless this sampler draws codes of the model's latent shape.
+        """Raise unless this sampler draws codes of the model's latent space.
 
         Raises:
-            CodeShapeError: it does not.
+            CodeShapeError: it draws codes of another shape, or is known to have been fitted to those of other weights.
         """
         if tuple(model.latent_shape) != tuple(self.latent_shape):
             want, got = ("x".join(map(str, shape)) for shape in (model.latent_shape, self.latent_shape))
             raise CodeShapeError(
                 f"This sampler draws codes of shape {got} ({self.model}); {model.name} takes {want}. Fit one for it."
+            )
+        known = self.provenance.model
+        if known is not None and model.fingerprint not in (known, UNSTATED):
+            raise CodeShapeError(
+                f"This sampler was fitted to codes of {self.model} (weights {known[:12]}), and {model.name} has other weights "
+                f"({model.fingerprint[:12]}): the same numbers mean other images there. Fit one for it: latlas calibrate."
             )
 
     def save_pretrained(self, folder: str | Path, *, replace: bool = False) -> None:

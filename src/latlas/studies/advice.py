@@ -64,7 +64,7 @@ def _collapse(latents: LatentTable, zeroing: Zeroing | None) -> Advice:
             headline=f"Everything has collapsed: 0 of {total} latent variables are active.",
             text=(
                 "The KL weight has won: every image gets the same code, and the decoder draws one mean image. The variance law "
-                "holds all the same, so do not be reassured by it. Train again with the running-error balance, or with a smaller "
+                "can hold all the same, so do not be reassured by it. Train again with the running-error balance, or with a smaller "
                 "KL weight or sigma."
             ),
         )

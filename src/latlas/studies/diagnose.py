@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from latlas.base.errors import IllPosedError
 from latlas.base.progress import Progress, silent
 from latlas.base.provenance import Provenance
 from latlas.base.records import plain
@@ -119,6 +120,10 @@ def diagnose(model: LatentModel, images: ImageSet, *, progress: Progress = silen
     Cost: one encode of every image, and one decode for each latent variable and two more.
     """
     autoencoder = require_autoencoder(model, "A diagnosis")
+    if len(images) < 2:
+        raise IllPosedError(
+            f"{images.name} has {len(images)} image, and a diagnosis is of how codes vary over images. Give at least 2, better some hundred."
+        )
     encoding = encode(autoencoder, images, progress=progress)
     latents = latent_table(encoding.moments())
     reconstruction = measure_reconstruction(autoencoder, encoding.mean, images, progress=progress)

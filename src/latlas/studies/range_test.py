@@ -310,7 +310,7 @@ def range_test(
         reference: images of the same kind known to be ordinary; each image is ranked among them too.
         support: the images of a Support Set, judged beside.
         level: rate of false alarms among images in range.
-        calibration: from `calibrate_range`, to judge several sets by one; it decides budget, starts, features and their seed.
+        calibration: from `calibrate_range`, to judge several sets by one; it decides how they are inverted and measured.
         budget: of the inversion; None for the default.
         start: where descents start, as `latlas.inversion.invert` has it; beside a recoder always from the mean code too.
         starts: how many of them from noise, if any.
@@ -324,14 +324,26 @@ def range_test(
     Raises:
         CapabilityError: the generator cannot draw codes.
         ImageFormatError: images of another shape.
-        SettingError: a level outside 0 to 1, or a calibration of another generator.
+        SettingError: a level outside 0 to 1; a calibration of another generator, or one beside what it decides.
         IllPosedError: too few own samples for the level, or a generator that draws one image only.
         NonFiniteError: not one image could be inverted.
     """
     if not 0 < level < 1:
         raise SettingError(f"The level must lie between 0 and 1, got {level}.")
-    if calibration is not None and calibration.fingerprint != generator.fingerprint:
-        raise SettingError(f"The calibration is of another generator than {generator.name}. Calibrate this one.")
+    if calibration is not None:
+        if calibration.fingerprint != generator.fingerprint:
+            raise SettingError(f"The calibration is of another generator than {generator.name}. Calibrate this one.")
+        beside = {
+            "budget": budget is not None,
+            "start": start != "hybrid",
+            "starts": starts != 2,
+            "recoder": recoder is not None,
+            "prior_weight": prior_weight != 0.0,
+            "features": features is not None,
+        }
+        if any(beside.values()):
+            given = ", ".join(name for name, is_given in beside.items() if is_given)
+            raise SettingError(f"A calibration decides how images are inverted: give {given} to calibrate_range instead.")
     for each in (images, reference, support):
         if each is not None:
             check_fit(each, generator)

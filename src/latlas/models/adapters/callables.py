@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from latlas.base.errors import CapabilityError
+from latlas.base.provenance import UNSTATED
 from latlas.base.shapes import Codes, Images, ImageShape, LatentShape
 from latlas.models.protocols import Posterior, check_codes
 
@@ -27,7 +28,7 @@ class CallableModel:
     encode_with: EncodeFunction | None = None
     decode_with: Callable[[Tensor], Tensor] | None = None
     sample_with: Callable[[int, torch.Generator], Tensor] | None = None  # None: a standard normal prior
-    fingerprint: str = "unstated"
+    fingerprint: str = UNSTATED
     device: torch.device = torch.device("cpu")
 
     @property

@@ -41,6 +41,7 @@ _MAGIC, _PROTOCOL = (
 _NUMBERS = {"f4", "f8", "i4", "i8", "u1", "b1"}  # NumPy's codes of the scalars that are read
 
 _DEEPEST = 24  # modules within modules
+_MOST_OF_FILE = 4  # a network's weights may be so many times the file: they share storages, but hardly ever
 _MOST_MODULES = 20_000
 _DEEPEST_PLAIN = 8  # containers within containers, of arguments
 _MOST_PLAIN = 10_000  # values of arguments
@@ -73,6 +74,7 @@ class NetworkFile:
 
     path: Path
     records: dict[str, Record]
+    size: int  # bytes of the file
 
     @property
     def names(self) -> list[str]:
@@ -88,7 +90,7 @@ class NetworkFile:
         if name not in self.records:
             raise ArtifactError(f"{self.path} holds no network {name}; it has {', '.join(map(printable, self.records))}.")
         try:
-            return _network(self.records[name])
+            return _network(self.records[name], limit=_MOST_OF_FILE * self.size)
         except ArtifactError as failure:
             raise type(failure)(f"{name} of {self.path} cannot be read: {failure}") from failure
 
@@ -115,10 +117,10 @@ def read_network_file(path: str | Path) -> NetworkFile:
     networks = {str(name): each for name, each in entries.items() if isinstance(each, Record) and each.name == PERSISTENT}
     if not networks:
         raise ArtifactError(f"{path} holds no networks: expected a dictionary with G, D and G_ema.")
-    return NetworkFile(path=file, records=networks)
+    return NetworkFile(path=file, records=networks, size=len(content))
 
 
-def _network(record: Record) -> StoredNetwork:
+def _network(record: Record, *, limit: int) -> StoredNetwork:
     meta = _meta(record)
     state = _mapping(meta["state"])
     weights: dict[str, Tensor] = {}
@@ -129,7 +131,10 @@ def _network(record: Record) -> StoredNetwork:
         for kind in ("_parameters", "_buffers"):
             for name, stored in _mapping(module.get(kind, {})).items():
                 if stored is not None:
-                    weights[f"{prefix}{name}"] = _tensor(stored)
+                    weights[f"{prefix}{name}"] = tensor = _tensor(stored)
+                    limit -= tensor.nbytes
+                    if limit < 0:
+                        raise _damaged("the same numbers named as weights over and over")
         for name, value in module.items():
             if isinstance(value, Record) and value.name.endswith("multiarray.scalar"):
                 value = _number(value)
