@@ -30,7 +30,8 @@ from latlas.models.architectures.registry import architecture
 from latlas.models.generator import GeneratorModel
 from latlas.models.protocols import LatentModel, require_autoencoder
 from latlas.models.vae import VAE
-from latlas.studies.compare import Comparison, compare
+from latlas.studies.compare import compare
+from latlas.studies.comparison import Comparison
 from latlas.training.gan_runs import train_gan
 from latlas.training.objectives import Objective
 from latlas.training.runs import train_vae

@@ -9,15 +9,26 @@ import torch
 import typer
 from typer.testing import CliRunner
 
-from latlas.base.errors import CapabilityError, ImageFormatError, LatlasError, OutputExistsError, UnknownNameError
+from latlas.base.artifacts import load_tensors
+from latlas.base.errors import (
+    CapabilityError,
+    ImageFormatError,
+    LatlasError,
+    OutputExistsError,
+    SettingError,
+    UnknownNameError,
+)
 from latlas.cli import inverting, measuring
 from latlas.encodings.encoding import Encoding
+from latlas.inversion.noise import NoisyGenerator
+from latlas.models.adapters.stylegan2 import load_stylegan2
 from latlas.models.generator import GeneratorModel, generator_architecture
 from latlas.models.recoder import Recoder
 
 app = typer.Typer()
 app.command("invert")(inverting.invert)
 app.command("range")(measuring.range_)
+app.command("encode")(measuring.encode)
 
 
 @pytest.fixture(scope="module")
@@ -31,6 +42,11 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     model.save_pretrained(folder / "tiny")
     Recoder(model).save_pretrained(folder / "recoder")
     Recoder(GeneratorModel(model.architecture, (1, 8, 8))).save_pretrained(folder / "stranger")
+    style = GeneratorModel(generator_architecture("stylegan2", latent=2, style=2, layers=1, channel_base=64), (1, 8, 8))
+    for name, strength in style.network.named_parameters():
+        if "noise_strength" in name:  # training starts from noise without strength
+            strength.data.fill_(0.3)
+    style.save_pretrained(folder / "style")
     with torch.no_grad():
         own = model.decode(model.sample_codes(4, torch.Generator().manual_seed(1)))
     np.save(folder / "own.npy", (own * 255).round().to(torch.uint8).numpy())
@@ -77,6 +93,44 @@ def test_invert_starts_where_it_is_told(place: Path) -> None:
     assert "4 images inverted" in called(place, "invert", "tiny", "own.npy", "--steps", "1")
 
 
+def test_noise_that_was_descended_is_kept_and_drawn(place: Path, tmp_path: Path) -> None:
+    """The images of codes with their noise, each fed in by hand, have the errors that are told; those of the codes alone do not."""
+    spec = f"stylegan2:{place / 'style'}#w"
+    budget = ("--steps", "15", "--start", "mean", "--json")
+    out = tmp_path / "codes"
+    record = json.loads(called(place, "invert", spec, "noise.npy", *budget, "--noise-weight", "1e-3", "--out", str(out)))
+    assert record["provenance"]["settings"]["noise_weight"] == 1e-3
+    told = torch.tensor([row["error"] for row in record["per_image"]])
+    plain = json.loads(called(place, "invert", spec, "noise.npy", *budget))
+    assert plain["provenance"]["settings"]["noise_weight"] is None
+    assert all(float(error) < row["error"] for error, row in zip(told, plain["per_image"], strict=True))
+
+    model = load_stylegan2(f"{place / 'style'}#w")
+    codes, layers = Encoding.from_pretrained(out / "codes").mean.clone(), load_tensors(out / "noise.safetensors")
+    images = torch.from_numpy(np.load(place / "noise.npy")).float() / 255
+
+    def errors(drawn: torch.Tensor) -> torch.Tensor:
+        return (drawn.detach() - images).square().flatten(1).mean(dim=1)
+
+    noises = [layers[f"layer {i}"] for i in range(len(layers))]
+    torch.testing.assert_close(errors(model.network.draw(model.layers(codes), noises).clamp(0, 1)), told)
+    both = NoisyGenerator(model)
+    torch.testing.assert_close(errors(both.decode(both.joined(codes, noises))), told)
+    assert bool((errors(model.decode(codes)) > told).all())
+
+
+def test_a_generator_named_with_its_recoder_encodes_for_every_verb(place: Path, tmp_path: Path) -> None:
+    pair = f"{place / 'tiny'}+{place / 'recoder'}"
+    assert json.loads(called(place, "invert", pair, "own.npy", "--steps", "2", "--json"))["starts"] == ["recoder"]
+    called(place, "encode", pair, "own.npy", "--out", str(tmp_path / "codes"))
+    images = torch.from_numpy(np.load(place / "own.npy")).float() / 255
+    with torch.no_grad():
+        expected = Recoder.from_pretrained(place / "recoder").encode(images).mean
+    torch.testing.assert_close(Encoding.from_pretrained(tmp_path / "codes").mean, expected)
+    with pytest.raises(CapabilityError, match="with other weights than tiny has"):
+        called(place, "encode", f"{place / 'tiny'}+{place / 'stranger'}", "own.npy")
+
+
 def test_range_ranks_against_references_and_in_features(place: Path, tmp_path: Path) -> None:
     record = json.loads(
         called(
@@ -106,6 +160,8 @@ def test_range_ranks_against_references_and_in_features(place: Path, tmp_path: P
         (("invert", "tiny", "own.npy", "--budget", "endless"), UnknownNameError, r"endless.*thorough"),
         (("invert", "tiny", "own.npy", "--start", "nowhere"), UnknownNameError, r"nowhere.*hybrid"),
         (("invert", "tiny", "own.npy", "--recoder", "stranger"), CapabilityError, "with other weights than tiny has"),
+        (("invert", "tiny", "own.npy", "--noise-weight", "1e-3"), CapabilityError, "tiny has no noise inputs"),
+        (("invert", "tiny", "own.npy", "--noise-weight", "-1"), SettingError, "weight of the noise must be 0 or more, got -1"),
         (("invert", "recoder", "own.npy"), CapabilityError, "Inversion needs a decoder that can draw its own codes"),
     ],
 )

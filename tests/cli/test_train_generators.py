@@ -80,11 +80,29 @@ def test_people_are_told_of_a_collapse_once(spots: str) -> None:
         (["dcgan", "{data}", "--steps", "0"], "at least 1 step"),
         (["dcgan", "{data}", "--steps", "3", "--epochs", "3"], "not both"),
         (["dcgan", "{data}", "--channels", "0"], "channels must be at least 1"),
+        (["dcgan", "{data}", "--epochs", "-1"], "at least 1 epoch, got -1."),
+        (["dense", "{data}", "--epochs", "-1"], "A training needs at least 1 epoch, got -1."),
+        (
+            ["dcgam", "{data}"],
+            "Did you mean 'dcgan'? Known: autoencoder-kl, conv, dcgan, dense, draw, recoder, resnet, split, stylegan2.",
+        ),
+        (["--epochs", "3", "stylegan2", "{data}"], "write it first, as in latlas train stylegan2 DATA"),
         (["recoder", "{data}"], "is a file, and a model is a folder"),
         (["recoder", "zoo:dcgan-faces", "--out", "{data}"], "is a file"),
         (["dcgan", "nothing"], "Unknown data set"),
     ],
-    ids=["no steps", "both", "no channels", "images for a generator", "a file", "no data"],
+    ids=[
+        "no steps",
+        "both",
+        "no channels",
+        "no epochs",
+        "no epochs of a VAE",
+        "a slip",
+        "an option first",
+        "images for a generator",
+        "a file",
+        "no data",
+    ],
 )
 def test_mistakes_are_one_line(arguments: list[str], words: str, spots: str) -> None:
     done = latlas(*(argument.format(data=spots) for argument in arguments))

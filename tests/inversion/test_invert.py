@@ -18,9 +18,10 @@ from latlas.base.errors import (
     SettingError,
     UnknownNameError,
 )
+from latlas.base.seeds import generator as seeded
 from latlas.data.images import ImageSet
 from latlas.inversion.descent import Budget, descend
-from latlas.inversion.invert import invert, mean_code
+from latlas.inversion.invert import invert, mean_code, nearest_codes
 from latlas.inversion.noise import noise_inputs, noise_penalty, normalised
 from latlas.inversion.prior import code_prior
 from latlas.models.adapters.callables import CallableModel
@@ -208,9 +209,9 @@ def test_noise_descended_with_the_code_comes_nearer_and_is_returned(stylegan: St
 @pytest.mark.parametrize(
     ("decode", "error", "words"),
     [
-        (lambda codes: 2 * draw(codes) - 1, SettingError, r"draws values in \[-.*needs images in \[0, 1\]"),
+        (lambda codes: 2 * draw(codes) - 1, ImageFormatError, r"draws values from -.*needs images in \[0, 1\]"),
         (lambda codes: draw(codes * 0), IllPosedError, "one and the same image whatever the code"),
-        (lambda codes: draw(codes) * torch.nan, NonFiniteError, "drew NaN or infinity"),
+        (lambda codes: draw(codes) * torch.nan, NonFiniteError, "draws NaN or infinity"),
         (lambda codes: draw(codes)[:, :, :2], ImageFormatError, "shape 1x4x5, and draws 1x2x5"),
     ],
 )
@@ -254,3 +255,34 @@ def test_a_recoder_of_another_generator_is_refused(stylegan: StyleGANModel) -> N
     torch.testing.assert_close(found.start_errors[0], invert(stylegan, images, budget=Budget(steps=0), recoder=recoder).errors)
     with pytest.raises(CapabilityError, match="codes the images of StyleGAN2 w, with other weights"):
         invert(stylegan.in_space("z"), images, recoder=recoder)
+
+
+# Nearest of many draws
+
+
+def test_the_nearest_draw_is_scipys_nearest(images: ImageSet) -> None:
+    model = planted()
+    found = nearest_codes(model, images, seed=3)
+    pool = model.sample_codes(2000, seeded(3, "nearest draws"))
+    apart = distance.cdist(images.tensor().flatten(1).double().numpy(), draw(pool).flatten(1).double().numpy(), "sqeuclidean")
+    reached = (draw(found) - images.tensor()).double().square().flatten(1).sum(dim=1)
+    np.testing.assert_allclose(reached.numpy(), apart.min(axis=1), rtol=1e-4)
+
+
+def test_the_nearest_draw_of_an_image_does_not_depend_on_its_company(images: ImageSet) -> None:
+    together = nearest_codes(planted(), images, seed=3)
+    for row in range(len(images)):
+        assert torch.equal(nearest_codes(planted(), images.slice(row, row + 1), seed=3)[0], together[row])
+    assert invert(planted(), images, start="nearest", budget=Budget(steps=0)).start_names == ("nearest",)
+
+
+def test_of_large_images_fewer_are_drawn(monkeypatch: pytest.MonkeyPatch, images: ImageSet) -> None:
+    monkeypatch.setattr("latlas.inversion.invert._MOST_VALUES", 20 * 7)
+    asked: list[int] = []
+
+    def sample(n: int, chance: torch.Generator) -> Tensor:
+        asked.append(n)
+        return torch.randn(n, LATENT, generator=chance)
+
+    nearest_codes(planted(sample_with=sample), images, seed=0)
+    assert asked == [7]

@@ -11,7 +11,8 @@ from sklearn.linear_model import LinearRegression
 from torch import Tensor
 from torch.nn import functional as F
 
-from latlas.base.artifacts import CONFIG
+from latlas.base.artifacts import CARD, CONFIG
+from latlas.base.cards import FOLDER
 from latlas.base.errors import (
     ArtifactError,
     CodeShapeError,
@@ -24,6 +25,7 @@ from latlas.base.errors import (
 from latlas.base.provenance import Provenance
 from latlas.data.images import ImageSet
 from latlas.encodings.encoding import Encoding
+from latlas.maps import preview
 from latlas.maps.preview import PreviewMatrix, fit_preview
 
 
@@ -143,6 +145,23 @@ def test_what_is_saved_comes_back_and_can_be_copied_from(tmp_path: Path) -> None
     (tmp_path / "preview" / CONFIG).write_text(json.dumps(record))
     with pytest.raises(ArtifactError, match=r"not a readable preview matrix \('model'\)\. Fit it again"):
         PreviewMatrix.from_pretrained(tmp_path / "preview")
+
+
+def test_its_card_shows_how_to_use_it_and_a_hub_id_finds_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    codes, images, _, _ = planted(noise=0.02)
+    found = fit_preview(codes, images, scaling="scaled")
+    found.save_pretrained(tmp_path / "preview")
+    text = (tmp_path / "preview" / CARD).read_text(encoding="utf-8")
+    names = {"codes": codes}
+    match = re.search("```python\n(.*?)```", text, flags=re.DOTALL)
+    assert match is not None
+    exec(match[1].replace(FOLDER, str(tmp_path / "preview")), names)
+    assert names["pictures"].equal(found.apply(codes))
+    assert "| scaling | scaled |" in text
+    assert "| channels | 5 |" in text
+    monkeypatch.setattr(preview, "resolve", lambda spec: tmp_path / "preview" if spec == "ada/preview" else Path(spec))
+    assert PreviewMatrix.from_pretrained("ada/preview").factors.equal(found.factors)
+    assert callable(found.push_to_hub)
 
 
 def test_a_channel_that_never_varies_gets_no_colour() -> None:

@@ -32,6 +32,7 @@ from latlas.base.provenance import Provenance, file_hash, tensor_hash
 from latlas.encodings.encoding import Encoding
 from latlas.maps import spatial_map as spatial_map_module
 from latlas.maps.fit import fit_map
+from latlas.maps.inputs import check_ridge
 from latlas.maps.linear import LinearMap
 from latlas.maps.loading import load_map
 from latlas.maps.spatial import fit_spatial_map, fit_spatial_map_from, fit_spatial_map_over
@@ -653,6 +654,10 @@ def test_an_unknown_ridge_is_answered_with_the_known() -> None:
     """Unwrapped: in tests the type checker would answer first."""
     with pytest.raises(UnknownNameError, match=r"Unknown ridge 'gvc'\. Did you mean 'gcv'"):
         inspect.unwrap(fit_spatial_map)(X, Y, ridge="gvc")  # type: ignore[arg-type]
+    with pytest.raises(UnknownNameError, match="Unknown ridge 'loo'"):  # which vector maps know
+        inspect.unwrap(fit_spatial_map)(X, Y, ridge="loo")  # type: ignore[arg-type]
+    with pytest.raises(SettingError, match="at least 0, got True"):
+        inspect.unwrap(check_ridge)(True, ("gcv",))
 
 
 def test_streams_that_make_no_map_are_refused() -> None:

@@ -10,14 +10,25 @@ import pytest
 import torch
 from torch import Tensor
 
-from latlas.base.errors import ArtifactError, ImageFormatError, MissingExtraError, MissingPathError, SettingError
+from latlas.base.errors import (
+    ArtifactError,
+    CapabilityError,
+    ImageFormatError,
+    MissingExtraError,
+    MissingPathError,
+    SettingError,
+)
 from latlas.base.hub import HubError
+from latlas.base.seeds import generator
 from latlas.data.images import ImageSet
+from latlas.encodings.aggregate import with_codes_of
 from latlas.encodings.encode import encode
+from latlas.inversion.descent import Budget
 from latlas.models.adapters import diffusers as adapter
 from latlas.models.adapters.diffusers import CLASSES, load_diffusers, read_request, scale_from_config
 from latlas.models.loading import load_model
 from latlas.models.protocols import CodeScale
+from latlas.studies.range_test import range_test
 
 diffusers = pytest.importorskip("diffusers")
 
@@ -387,3 +398,15 @@ def test_what_is_neither_folder_nor_hub_id_is_not_asked_of_the_hub(monkeypatch: 
     (tmp_path / "runs").mkdir()
     with pytest.raises(MissingPathError, match="No folder runs/kll"):  # a slip in a name, not a model of one called runs
         adapter.load_diffusers("runs/kll")
+
+
+def test_an_autoencoder_without_a_prior_gets_a_range_test_on_codes_of_images(folders: dict[str, Path]) -> None:
+    model = load_model(f"diffusers:{folders['AutoencoderKL']}")
+    known, judged = (ImageSet("images", torch.rand(count, 3, 16, 16, generator=generator(count))) for count in (24, 4))
+    with pytest.raises(CapabilityError, match="--codes-of"):
+        range_test(model, judged)
+    budget = Budget(steps=60, learning_rate=0.1)
+    found = range_test(with_codes_of(model, known), judged, samples=24, budget=budget)
+    # Noise is far from all that a random decoder draws: even the worst of its own samples comes back better.
+    assert float(found.errors.min()) > float(found.calibration.errors.max())
+    assert bool(found.rejected.all())

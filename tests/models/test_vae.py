@@ -11,8 +11,9 @@ from latlas.base.errors import ArtifactError, CodeShapeError, ImageFormatError, 
 from latlas.base.provenance import Provenance, file_hash
 from latlas.models.architectures.registry import ARCHITECTURES, architecture
 from latlas.models.loading import load_model
+from latlas.models.pretrained import WEIGHTS
 from latlas.models.protocols import Autoencoder, Generator, Posterior
-from latlas.models.vae import VAE, WEIGHTS
+from latlas.models.vae import VAE
 
 SMALL: dict[str, dict[str, object]] = {
     "dense": {"widths": (12,), "latent": 4},

@@ -14,7 +14,8 @@ from latlas.base.provenance import Provenance
 from latlas.data.images import ImageSet
 from latlas.models.adapters.callables import CallableModel
 from latlas.studies import routes
-from latlas.studies.compare import compare, ratio
+from latlas.studies.bounds import ratio
+from latlas.studies.compare import compare
 from latlas.studies.routes import Error, through_images
 from latlas.supports.sectors import Sectors
 from latlas.supports.support_set import SupportSet

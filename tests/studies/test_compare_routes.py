@@ -16,8 +16,9 @@ from latlas.maps.spatial_map import SpatialMap
 from latlas.measurements.distances import frechet_distance
 from latlas.measurements.features import RawPixels
 from latlas.models.adapters.callables import CallableModel
+from latlas.studies.bounds import recovered_share, share_of
 from latlas.studies.calibrate import as_file
-from latlas.studies.compare import compare, recovered_share, share_of
+from latlas.studies.compare import compare
 from latlas.studies.pairs import MapSettings
 from latlas.studies.routes import Times, explained, time_routes
 

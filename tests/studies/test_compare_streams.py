@@ -108,5 +108,5 @@ def test_a_generator_of_another_range_is_told(world: Any, basis: Tensor) -> None
         def decode(self, codes: Tensor) -> Tensor:
             return 2 * super().decode(codes) - 1
 
-    with pytest.raises(ImageFormatError, match=r"drawer decodes to \[-.*images lie in \[0, 1\]\. Rescale"):
+    with pytest.raises(ImageFormatError, match=r"drawer draws values from -.*needs images in \[0, 1\]\. Rescale"):
         compare(Wide(world, basis), world.autoencoder(IDENTITY), "stream")

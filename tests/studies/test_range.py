@@ -21,7 +21,8 @@ from latlas.measurements.corrections import holm_p_values
 from latlas.measurements.features import CallableFeatures
 from latlas.models.adapters.callables import CallableModel
 from latlas.reports.ranges import range_findings
-from latlas.studies.range_test import RangeCalibration, calibrate_range, own_samples, range_test
+from latlas.studies.range_calibration import RangeCalibration, calibrate_range, own_samples
+from latlas.studies.range_test import range_test
 
 SHAPE, PIXELS, LATENT = (1, 4, 6), 24, 3
 BUDGET = Budget(steps=120, learning_rate=0.1)
@@ -357,13 +358,13 @@ def inverse() -> CallableModel:
     return linear(encode_with=lambda images: (images.flatten(1) - 0.5) @ back)
 
 
-def test_beside_an_encoder_a_range_test_starts_at_the_mean_too() -> None:
+def test_beside_an_encoder_a_range_test_starts_at_the_nearest_draw_too() -> None:
     """With no steps at all, the error is that of the better of the two, and they do not agree: no verdict."""
     base = calibrate_range(inverse(), samples=40, budget=Budget(steps=0))
-    assert base.procedure.starts == ("recoder", "mean")
+    assert base.procedure.starts == ("recoder", "nearest")
     assert (base.recovered, base.agreeing < 0.3, base.budget_is_enough) == (1.0, True, False)
     result = range_test(inverse(), off_range(3), calibration=base)
-    assert result.inversion.start_names == ("recoder", "mean")
+    assert result.inversion.start_names == ("recoder", "nearest")
     assert not result.verdict_given
     assert [row["rejected"] for row in result.rows()] == [None] * 3
 
@@ -379,7 +380,7 @@ def test_starts_that_one_cannot_hold_against_another_are_refused() -> None:
 
 def test_a_generator_of_one_image_has_no_range() -> None:
     collapsed = linear(lambda codes: draw(codes * 0), name="collapsed")
-    with pytest.raises(IllPosedError, match=r"collapsed draws one and the same image whatever the code .*no range to test"):
+    with pytest.raises(IllPosedError, match=r"collapsed draws one and the same image whatever the code .*nothing to invert"):
         calibrate_range(collapsed, samples=20, budget=Budget(steps=2))
     with pytest.raises(IllPosedError, match="collapsed draws one and the same image"):
         range_test(collapsed, off_range(), samples=20, budget=Budget(steps=2))
@@ -388,13 +389,15 @@ def test_a_generator_of_one_image_has_no_range() -> None:
 @pytest.mark.parametrize("scale", [-1.0, 2.0])
 def test_a_generator_that_leaves_0_to_1_is_told_to_rescale(scale: float) -> None:
     """StyleGANs draw in [-1, 1]: their errors would be four times those of the images."""
-    with pytest.raises(SettingError, match=r"linear draws values in \[.*needs images in \[0, 1\]\. Wrap its decode"):
+    with pytest.raises(
+        ImageFormatError, match=r"linear draws values from .*needs images in \[0, 1\]\. Rescale what its decode returns"
+    ):
         calibrate_range(linear(lambda codes: scale * draw(codes)), samples=20)
 
 
 @pytest.mark.parametrize("value", [torch.nan, torch.inf])
 def test_a_generator_that_draws_no_numbers_is_named(value: float) -> None:
-    with pytest.raises(NonFiniteError, match="linear drew NaN or infinity; its range cannot be tested"):
+    with pytest.raises(NonFiniteError, match="linear draws NaN or infinity for codes of its own"):
         calibrate_range(linear(lambda codes: draw(codes) * value), samples=20)
 
 

@@ -16,10 +16,11 @@ from latlas.base.seeds import derived_seed, generator
 from latlas.data.images import ImageSet
 from latlas.models.architectures.dcgan import DCGAN
 from latlas.models.generator import GeneratorModel
-from latlas.training import gan_runs
+from latlas.training import adversarial_runs
 from latlas.training.adversarial import renew_batch_statistics, squared_gradient
+from latlas.training.adversarial_runs import TrainedGAN, spread_ratio
 from latlas.training.batches import ShuffledRows
-from latlas.training.gan_runs import TrainedGAN, spread_ratio, train_gan
+from latlas.training.gan_runs import train_gan
 
 SMALL = DCGAN(channels=4, latent=3)
 STEPS = 25  # of batches of 32: ten in a pass over 320 images, so that the last pass is cut off half-way
@@ -217,7 +218,7 @@ def test_a_training_that_only_failed_to_write_is_not_trained_again(
         raise PowerCut
 
     with monkeypatch.context() as patch:
-        patch.setattr(gan_runs, "publish", full_disk)
+        patch.setattr(adversarial_runs, "publish", full_disk)
         with pytest.raises(PowerCut):
             train(blobs, tmp_path / "g")
     seen: list[int] = []

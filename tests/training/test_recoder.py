@@ -347,8 +347,12 @@ def callable_generator(**changes: Any) -> CallableModel:
 
 BAD = {
     "NaN": (lambda codes: codes.unflatten(1, SHAPE) * float("nan"), NonFiniteError, "draws NaN or infinity"),
-    "range": (lambda codes: codes.unflatten(1, SHAPE).tanh(), ImageFormatError, "Rescale or clamp them to"),
-    "constant": (lambda codes: torch.full((len(codes), *SHAPE), 0.5), IllPosedError, "the same image whatever the code"),
+    "range": (lambda codes: codes.unflatten(1, SHAPE).tanh(), ImageFormatError, "Rescale what its decode returns"),
+    "constant": (
+        lambda codes: torch.full((len(codes), *SHAPE), 0.5),
+        IllPosedError,
+        "one and the same image whatever the code",
+    ),
     "shape": (lambda codes: codes[:, :36].unflatten(1, (1, 6, 6)).sigmoid(), ImageFormatError, "1x8x8, and draws 1x6x6"),
 }
 

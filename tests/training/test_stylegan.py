@@ -13,7 +13,7 @@ from latlas.base.seeds import generator
 from latlas.data.images import ImageSet
 from latlas.models.architectures.stylegan2 import StyleGAN2, StyleGAN2Generator
 from latlas.models.generator import GeneratorModel
-from latlas.training.gan_runs import TrainedGAN
+from latlas.training.adversarial_runs import TrainedGAN
 from latlas.training.stylegan_runs import StyleGANTraining, StyleSchedule, measure_mean_style, path_lengths, train_stylegan2
 
 SMALL = StyleGAN2(latent=4, style=4, layers=2, channel_base=64, channel_max=8)

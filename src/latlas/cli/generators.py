@@ -5,39 +5,46 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from latlas.cli.options import Data, Device, Json, Out, Replace, Resize, Seed
+from latlas.cli.options import BatchSize, Data, Device, Generator, Json, Name, Out, Precision, Replace, Resize, Seed
 
 if TYPE_CHECKING:
-    from latlas.training.gan_runs import TrainedGAN
+    from latlas.training.adversarial_runs import TrainedGAN
 
-Precision = Annotated[str, typer.Option("--precision", help="float32, bfloat16 or auto.")]
+# What all GANs have
+Epochs = Annotated[int | None, typer.Option("--epochs", help="Passes over the images.", show_default="50")]
+Steps = Annotated[
+    int | None, typer.Option("--steps", help="Steps of both networks, in place of --epochs.", show_default="as --epochs has it")
+]
+LearningRate = Annotated[float, typer.Option("--learning-rate", help="Of both Adams.")]
+GradientPenalty = Annotated[
+    float,
+    typer.Option("--gradient-penalty", help="Weight of the R1 penalty; raise it where the discriminator wins; 0: none."),
+]
+HalfLife = Annotated[int, typer.Option("--half-life", help="Images after which the average of the weights has forgotten half.")]
+
+
+def hush_log() -> None:
+    """Keep Python's handler of last resort from printing a training's warnings, which the verb prints when it ends."""
+    import logging
+
+    logging.getLogger("latlas.training").addHandler(logging.NullHandler())
 
 
 def dcgan(
     data: Data,
     out: Out = None,
-    epochs: Annotated[int | None, typer.Option("--epochs", help="Passes over the images.", show_default="50")] = None,
-    steps: Annotated[
-        int | None,
-        typer.Option("--steps", help="Steps of both networks, in place of --epochs.", show_default="as --epochs has it"),
-    ] = None,
-    batch_size: Annotated[int, typer.Option("--batch-size", help="Images of a step.")] = 32,
-    learning_rate: Annotated[float, typer.Option("--learning-rate", help="Of both Adams.")] = 1e-3,
+    epochs: Epochs = None,
+    steps: Steps = None,
+    batch_size: BatchSize = 32,
+    learning_rate: LearningRate = 1e-3,
     latent: Annotated[int, typer.Option("--latent", help="Variables of the latent space.")] = 64,
     channels: Annotated[
         int, typer.Option("--channels", help="Of the first and last hidden map; they double at each halving, up to 8 times.")
     ] = 32,
-    gradient_penalty: Annotated[
-        float,
-        typer.Option("--gradient-penalty", help="Weight of the R1 penalty; raise it where the discriminator wins; 0: none."),
-    ] = 1.0,
-    half_life: Annotated[
-        int, typer.Option("--half-life", help="Images after which the average of the weights has forgotten half.")
-    ] = 10_000,
+    gradient_penalty: GradientPenalty = 1.0,
+    half_life: HalfLife = 10_000,
     precision: Precision = "float32",
-    name: Annotated[
-        str | None, typer.Option("--name", help="What reports call the generator.", show_default="the folder's name")
-    ] = None,
+    name: Name = None,
     resize: Resize = None,
     seed: Seed = 0,
     device: Device = "auto",
@@ -51,8 +58,6 @@ def dcgan(
 
     Example: latlas train dcgan avatars:train --channels 16 --epochs 30 --out runs/avatars
     """
-    import logging
-
     from latlas.base.artifacts import check_free
     from latlas.cli.progress import shown
     from latlas.data.loading import load_images
@@ -62,8 +67,7 @@ def dcgan(
     if out is not None:
         check_free(out, replace=replace)
     built = DCGAN(channels=channels, latent=latent)
-    # Its warnings are printed below: keep Python's handler of last resort from printing them too.
-    logging.getLogger("latlas.training.gan_runs").addHandler(logging.NullHandler())
+    hush_log()
     with shown() as progress:
         images = load_images(data, size=resize, progress=progress)
         result = train_gan(
@@ -89,27 +93,20 @@ def dcgan(
 def stylegan2(
     data: Data,
     out: Out = None,
-    epochs: Annotated[int | None, typer.Option("--epochs", help="Passes over the images.", show_default="50")] = None,
-    steps: Annotated[
-        int | None,
-        typer.Option("--steps", help="Steps of both networks, in place of --epochs.", show_default="as --epochs has it"),
-    ] = None,
-    batch_size: Annotated[int, typer.Option("--batch-size", help="Images of a step.")] = 32,
-    learning_rate: Annotated[float, typer.Option("--learning-rate", help="Of both Adams.")] = 2.5e-3,
+    epochs: Epochs = None,
+    steps: Steps = None,
+    batch_size: BatchSize = 32,
+    learning_rate: LearningRate = 2.5e-3,
     channel_base: Annotated[
         int, typer.Option("--channel-base", help="Channels of a layer times its side, up to --channel-max.")
     ] = 512,
     channel_max: Annotated[int, typer.Option("--channel-max", help="Channels of a layer, at most.")] = 64,
     mixing: Annotated[float, typer.Option("--mixing", help="Share of images with a second style in their later layers.")] = 0.9,
     path_penalty: Annotated[float, typer.Option("--path-penalty", help="Weight of the path length penalty; 0: none.")] = 0.0,
-    gradient_penalty: Annotated[float, typer.Option("--gradient-penalty", help="Weight of the R1 penalty; 0: none.")] = 1.0,
-    half_life: Annotated[
-        int, typer.Option("--half-life", help="Images after which the average of the weights has forgotten half.")
-    ] = 10_000,
+    gradient_penalty: GradientPenalty = 1.0,
+    half_life: HalfLife = 10_000,
     precision: Precision = "float32",
-    name: Annotated[
-        str | None, typer.Option("--name", help="What reports call the generator.", show_default="the folder's name")
-    ] = None,
+    name: Name = None,
     resize: Resize = None,
     seed: Seed = 0,
     device: Device = "auto",
@@ -123,8 +120,6 @@ def stylegan2(
 
     Example: latlas train stylegan2 'avatars:train?size=32' --steps 10000 --out runs/stylegan2
     """
-    import logging
-
     from latlas.base.artifacts import check_free
     from latlas.cli.progress import shown
     from latlas.data.loading import load_images
@@ -134,7 +129,7 @@ def stylegan2(
     if out is not None:
         check_free(out, replace=replace)
     built = StyleGAN2(channel_base=channel_base, channel_max=channel_max)
-    logging.getLogger("latlas.training").addHandler(logging.NullHandler())
+    hush_log()
     with shown() as progress:
         images = load_images(data, size=resize, progress=progress)
         result = train_stylegan2(
@@ -189,7 +184,7 @@ def _say(result: "TrainedGAN", out: Path | None, *, json: bool) -> None:
 
 
 def recoder(
-    generator: Annotated[str, typer.Argument(metavar="GENERATOR", help="A generator's folder, or scheme:rest.")],
+    generator: Generator,
     out: Out = None,
     loss: Annotated[
         str,
@@ -199,7 +194,7 @@ def recoder(
         ),
     ] = "code",
     steps: Annotated[int, typer.Option("--steps", help="Of the optimiser, each on new images.")] = 5000,
-    batch_size: Annotated[int, typer.Option("--batch-size", help="Images of a step.")] = 64,
+    batch_size: BatchSize = 64,
     learning_rate: Annotated[float, typer.Option("--learning-rate", help="Of Adam, at its highest.")] = 1e-3,
     channels: Annotated[int, typer.Option("--channels", help="Of the first map; they double at each halving.")] = 32,
     cache: Annotated[
@@ -210,9 +205,7 @@ def recoder(
     ] = None,
     cache_images: Annotated[int, typer.Option("--cache-images", help="How many are kept at most.")] = 20_000,
     precision: Precision = "float32",
-    name: Annotated[
-        str | None, typer.Option("--name", help="What reports call the recoder.", show_default="the folder's name")
-    ] = None,
+    name: Name = None,
     seed: Seed = 0,
     device: Device = "auto",
     json: Json = False,

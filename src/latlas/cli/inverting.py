@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from latlas.cli.options import Device, Json, Out, Replace, Resize, Seed
+from latlas.cli.options import Device, Generator, Json, Out, Replace, Resize, Seed
 
 BudgetName = Annotated[
     str, typer.Option("--budget", help="Work for each image: quick (60 steps), default (200) or thorough (1,000).")
@@ -16,7 +16,7 @@ Start = Annotated[
     str,
     typer.Option(
         "--start",
-        help="Where descents start: recoder, mean, noise, or hybrid: the recoder if there is one, else mean and noise.",
+        help="Where descents start: recoder, nearest (of many draws), mean, noise, or hybrid: the recoder if there is one, else mean and noise.",
     ),
 ]
 Starts = Annotated[int, typer.Option("--starts", help="How many starts from noise.")]
@@ -31,7 +31,7 @@ RecoderFolder = Annotated[
 
 
 def invert(
-    generator: Annotated[str, typer.Argument(metavar="GENERATOR", help="A model folder, or scheme:rest.")],
+    generator: Generator,
     images: Annotated[str, typer.Argument(metavar="IMAGES", help="Images to find codes for: as DATA elsewhere.")],
     out: Out = None,
     budget: BudgetName = "default",
@@ -43,6 +43,14 @@ def invert(
         float,
         typer.Option("--prior", help="Cost of a code as far out as codes are on average, in squared error per pixel."),
     ] = 0.0,
+    noise_weight: Annotated[
+        float | None,
+        typer.Option(
+            "--noise-weight",
+            help="Descend the noise of a StyleGAN2 too, as 1e-3; the weight of keeping it white, in squared error per pixel.",
+            show_default="the noise stays as it is",
+        ),
+    ] = None,
     resize: Resize = None,
     seed: Seed = 0,
     device: Device = "auto",
@@ -51,16 +59,20 @@ def invert(
 ) -> None:
     """Find the codes whose images are nearest to given ones, by descent through the generator.
 
-    With --out: the codes as an encoding (mean.npy, which NumPy reads), and a page that shows each image beside its inversion.
+    With --out: the codes as an encoding (mean.npy, which NumPy reads), and a page that shows each image beside its inversion;
+    with --noise-weight the noise that was found too (noise.safetensors).
 
     Example: latlas invert zoo:dcgan-faces faces --resize 64 --recoder runs/recoder --out codes
     """
-    from latlas.base.artifacts import check_free, writing
+    from dataclasses import replace as changed
+
+    from latlas.base.artifacts import check_free, save_tensors, writing
     from latlas.cli.models import model_on
     from latlas.cli.output import print_findings, print_json, say_where
     from latlas.cli.progress import shown
     from latlas.data.loading import load_images
     from latlas.inversion.descent import named_budget
+    from latlas.inversion.noise import NoisyGenerator
     from latlas.models.protocols import require_encoder
     from latlas.reports.inversions import inversion_findings, inversion_record, inversion_report
     from latlas.reports.page import HTML, write_files
@@ -80,13 +92,19 @@ def invert(
             starts=starts,
             recoder=None if recoder is None else require_encoder(model_on(recoder, device), "--recoder"),
             prior_weight=prior,
+            noise_weight=noise_weight,
             seed=seed,
             progress=progress,
         )
     if out is not None:
         with writing(out, replace=replace) as beside:
             encoding.save_pretrained(beside / "codes")
-            write_files(inversion_report(found, wanted, loaded, provenance=encoding.provenance), beside)
+            drawn, by = found, loaded
+            if found.noises:  # codes alone would draw other images than those that the errors are of
+                save_tensors(beside / "noise.safetensors", {f"layer {i}": layer for i, layer in enumerate(found.noises)})
+                by = noisy = NoisyGenerator(loaded)
+                drawn = changed(found, codes=noisy.joined(found.codes, found.noises))
+            write_files(inversion_report(drawn, wanted, by, provenance=encoding.provenance), beside)
     if json:
         print_json({**inversion_record(found), "provenance": encoding.provenance.to_json()})
         return

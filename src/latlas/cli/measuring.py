@@ -1,11 +1,11 @@
-"""`latlas encode`, `diagnose`, `support`, `range`: questions about one model."""
+"""`latlas encode`, `diagnose`, `range`: questions about one model."""
 
 from typing import Annotated
 
 import typer
 
 from latlas.cli.inverting import BudgetName, RecoderFolder, Start, Starts, Steps
-from latlas.cli.options import Data, Device, Json, Model, Out, Replace, Resize, Seed
+from latlas.cli.options import Data, Device, Generator, Json, Model, Out, Replace, Resize, Seed
 
 
 def encode(
@@ -93,90 +93,8 @@ def diagnose(
         say_where(page)
 
 
-def support(
-    model: Model,
-    data: Data,
-    out: Out = None,
-    variables: Annotated[
-        int, typer.Option("--variables", help="How many of the most informative variables; 7 give 128 sectors.")
-    ] = 7,
-    threshold: Annotated[
-        str, typer.Option("--threshold", help="A number, or largest: the largest that empties no sector.")
-    ] = "largest",
-    centre: Annotated[
-        str, typer.Option("--centre", help="Measure sectors from the mean of the codes, or from the origin.")
-    ] = "mean",
-    resize: Resize = None,
-    seed: Seed = 0,
-    device: Device = "auto",
-    json: Json = False,
-    replace: Replace = False,
-) -> None:
-    """Choose a Support Set: few images, one a latent sector, that cover the main factors of variation.
-
-    With --out: the set as an artifact, and a page that shows it.
-
-    Example: latlas support runs/digits mnist:train --out landmarks
-    """
-    from latlas.base.artifacts import check_free, writing
-    from latlas.base.errors import SettingError
-    from latlas.base.records import plain
-    from latlas.cli.models import model_on
-    from latlas.cli.output import print_findings, print_json, say_where
-    from latlas.cli.progress import shown
-    from latlas.data.loading import load_images
-    from latlas.reports.page import HTML, write_files
-    from latlas.reports.support import support_report, support_section
-    from latlas.studies.support import build_support_set, compare_spread
-
-    if out is not None:
-        check_free(out, replace=replace)
-    try:
-        level = threshold if threshold == "largest" else float(threshold)
-    except ValueError as failure:
-        raise SettingError(f"--threshold takes a number or the word largest, got {threshold!r}.") from failure
-    loaded = model_on(model, device)
-    with shown() as progress:
-        images = load_images(data, size=resize, progress=progress)
-        chosen = build_support_set(
-            loaded,
-            images,
-            variables=variables,
-            threshold=level,  # type: ignore[arg-type]
-            centre=centre,  # type: ignore[arg-type]
-            seed=seed,
-            progress=progress,
-        )
-        spread = compare_spread(chosen, images, seed=seed)
-    numbers = {
-        "members": plain(chosen.indices),
-        "names": [images.name_of(int(index)) for index in chosen.indices],
-        "sector": plain(chosen.sector),
-        "variables": list(chosen.sectors.variables),
-        "threshold": chosen.sectors.threshold,
-        "centre": list(chosen.sectors.centre),
-        "sectors": chosen.sectors.count,
-        "inhabited": chosen.inhabited,
-        "occupancy": plain(chosen.occupancy),
-        "spread": spread.to_json(),
-    }
-    if out is not None:
-        with writing(out, replace=replace) as beside:
-            chosen.save_pretrained(beside / "support-set")
-            write_files(support_report(chosen, spread, numbers), beside)
-    if json:
-        print_json(numbers)
-        return
-    print(
-        f"{len(chosen)} images for {chosen.inhabited} inhabited sectors of {chosen.sectors.count}, threshold {chosen.sectors.threshold:.4g}."
-    )
-    print_findings((finding.level, finding.headline, finding.text) for finding in support_section(chosen, spread).findings)
-    if out is not None:
-        say_where(out / HTML)
-
-
 def range_(
-    generator: Annotated[str, typer.Argument(metavar="GENERATOR", help="A model folder, or scheme:rest.")],
+    generator: Generator,
     images: Annotated[str, typer.Argument(metavar="IMAGES", help="Images to judge: as DATA elsewhere.")],
     out: Out = None,
     reference: Annotated[
@@ -185,6 +103,14 @@ def range_(
     ] = None,
     support: Annotated[
         str | None, typer.Option("--support", help="A Support Set's folder, judged beside.", show_default="none")
+    ] = None,
+    codes_of: Annotated[
+        str | None,
+        typer.Option(
+            "--codes-of",
+            help="Draw own samples from the codes of these images, none of which is judged: for a model without a prior.",
+            show_default="the model's own prior",
+        ),
     ] = None,
     level: Annotated[float, typer.Option("--level", help="Rate of false alarms among images in range.")] = 0.05,
     samples: Annotated[int, typer.Option("--samples", help="Own samples to calibrate on.")] = 2000,
@@ -219,6 +145,7 @@ def range_(
     from latlas.cli.output import print_findings, print_json, print_table, say_where
     from latlas.cli.progress import shown
     from latlas.data.loading import load_images
+    from latlas.encodings.aggregate import with_codes_of
     from latlas.inversion.descent import named_budget
     from latlas.models.protocols import require_encoder
     from latlas.reports.page import write_report
@@ -233,6 +160,8 @@ def range_(
     loaded = model_on(generator, device)
     with shown() as progress:
         judged = load_images(images, size=resize, progress=progress)
+        if codes_of is not None:
+            loaded = with_codes_of(loaded, load_images(codes_of, size=resize, progress=progress), progress=progress)
         known = None if reference is None else load_images(reference, size=resize, progress=progress)
         landmarks = None if support is None else SupportSet.from_pretrained(support).images
         result = range_test(

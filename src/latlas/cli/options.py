@@ -1,4 +1,4 @@
-"""Options that every verb has, written once."""
+"""Arguments and options that several verbs have, written once."""
 
 from pathlib import Path
 from typing import Annotated
@@ -20,10 +20,28 @@ Resize = Annotated[
         help="Crop a folder's pictures to their central square and resize them to this side; the side of avatars and CelebA.",
     ),
 ]
-Model = Annotated[str, typer.Argument(metavar="MODEL", help="A model folder, or scheme:rest.")]
+Model = Annotated[
+    str,
+    typer.Argument(
+        metavar="MODEL", help="A model folder, scheme:rest, or GENERATOR+RECODER, as runs/gan+runs/codes, which encodes too."
+    ),
+]
+Generator = Annotated[
+    str, typer.Argument(metavar="GENERATOR", help="A model folder, scheme:rest, or GENERATOR+RECODER, as runs/gan+runs/codes.")
+]
+Source = Annotated[str, typer.Argument(metavar="SOURCE", help="The model whose codes are relocated.")]
+Target = Annotated[str, typer.Argument(metavar="TARGET", help="The model into whose latent space.")]
+Test = Annotated[str | None, typer.Option("--test", help="Images to measure on.", show_default="the last fifth of DATA")]
 Data = Annotated[
     str,
     typer.Argument(
         metavar="DATA", help="mnist:test, fashion-mnist, avatars, celeba:FOLDER, a folder, an .npy or .npz; [a:b] takes a part."
     ),
+]
+
+# Of trainings
+BatchSize = Annotated[int, typer.Option("--batch-size", help="Images of an optimiser step.")]
+Precision = Annotated[str, typer.Option("--precision", help="auto, float32 or bfloat16.")]
+Name = Annotated[
+    str | None, typer.Option("--name", help="What reports call the result.", show_default="the folder's name, or the kind")
 ]

@@ -7,8 +7,8 @@ import typer
 from typer.core import TyperCommand
 from typer.main import get_command
 
-from latlas.cli.generators import dcgan, recoder, stylegan2
-from latlas.cli.options import Data, Device, Json, Out, Replace, Resize, Seed
+from latlas.cli.generators import dcgan, hush_log, recoder, stylegan2
+from latlas.cli.options import BatchSize, Data, Device, Json, Name, Out, Precision, Replace, Resize, Seed
 
 # As in models.architectures.registry, which imports torch: help is shown without it. A test holds the two equal.
 ARCHITECTURES = ("dense", "conv", "resnet", "split", "draw", "autoencoder-kl")
@@ -21,6 +21,12 @@ BALANCES = {
     "free-bits": "fixed, some KL of each variable for nothing",
     "learned-sigma": "the likelihood's deviation is learnt",
     "optimal-sigma": "it is the error of each batch",
+}
+# As training.objectives.LATENT_TERMS.
+LATENT_TERMS = {
+    "kl": "the KL to the prior",
+    "quadratic": "its pull on the means alone, mean^2 / 2",
+    "none": "nothing holds the codes",
 }
 
 # What is no VAE has other options: these words in the place of ARCH are commands of their own.
@@ -50,7 +56,7 @@ def train(
     data: Data,
     out: Out = None,
     epochs: Annotated[int, typer.Option("--epochs", help="Passes over the images.")] = 20,
-    batch_size: Annotated[int, typer.Option("--batch-size", help="Images of an optimiser step.")] = 128,
+    batch_size: BatchSize = 128,
     learning_rate: Annotated[float, typer.Option("--learning-rate", help="Of Adam, at its highest.")] = 1e-3,
     latent: Annotated[
         int | None,
@@ -83,6 +89,13 @@ def train(
         str, typer.Option("--likelihood", help="gaussian or bernoulli; bernoulli needs --balance fixed, warm-up or free-bits.")
     ] = "gaussian",
     kl_weight: Annotated[float, typer.Option("--kl-weight", help="Multiplies the KL term.")] = 1.0,
+    latent_term: Annotated[
+        str,
+        typer.Option("--latent-term", help="; ".join(f"{term}: {words}" for term, words in LATENT_TERMS.items()) + "."),
+    ] = "kl",
+    sampling: Annotated[
+        bool, typer.Option("--sampling/--no-sampling", help="Decode a sample of each posterior in training, or its mean.")
+    ] = True,
     sigma: Annotated[
         float | None,
         typer.Option(
@@ -101,11 +114,9 @@ def train(
         float | None,
         typer.Option("--free-nats", help="KL that each variable has for nothing; with free-bits.", show_default="0.1"),
     ] = None,
-    precision: Annotated[str, typer.Option("--precision", help="auto, float32 or bfloat16.")] = "auto",
+    precision: Precision = "auto",
     devices: Annotated[int, typer.Option("--devices", help="Processes, each on its own device.")] = 1,
-    name: Annotated[
-        str | None, typer.Option("--name", help="What reports call the model.", show_default="the folder's name, or ARCH")
-    ] = None,
+    name: Name = None,
     resize: Resize = None,
     seed: Seed = 0,
     device: Device = "auto",
@@ -121,9 +132,8 @@ def train(
 
     Example: latlas train resnet mnist --set scales=2 --set base_dim=16 --out runs/resnet
     """
-    import logging
-
     from latlas.base.artifacts import check_free
+    from latlas.base.errors import SettingError, unknown_name
     from latlas.cli.output import print_findings, print_json, say_where
     from latlas.cli.progress import shown
     from latlas.data.loading import load_images
@@ -131,6 +141,10 @@ def train(
     from latlas.training.objectives import Objective
     from latlas.training.runs import train_vae
 
+    if arch in OTHERS:  # an option came before it, and so this command was taken
+        raise SettingError(f"{arch} has options of its own: write it first, as in latlas train {arch} DATA --out FOLDER.")
+    if arch not in ARCHITECTURES:
+        raise unknown_name("architecture", arch, (*ARCHITECTURES, *OTHERS))
     if out is not None:
         check_free(out, replace=replace)
     own: dict[str, Any] = {} if latent is None else {"latent": latent}
@@ -143,12 +157,13 @@ def train(
         balance=balance,
         likelihood=likelihood,  # type: ignore[arg-type]
         kl_weight=kl_weight,
+        latent_term=latent_term,
+        sampling=sampling,
         sigma=sigma,
         warm_up_steps=warm_up_steps,
         free_nats=free_nats,
     )
-    # Its warnings are printed below: keep Python's handler of last resort from printing them too.
-    logging.getLogger("latlas.training.runs").addHandler(logging.NullHandler())
+    hush_log()
     with shown() as progress:
         images = load_images(data, size=resize, progress=progress)
         result = train_vae(

@@ -6,21 +6,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from latlas.base.errors import (
-    CapabilityError,
-    CodeShapeError,
-    IllPosedError,
-    ImageFormatError,
-    NonFiniteError,
-    SettingError,
-    unknown_name,
-)
+from latlas.base.errors import CapabilityError, CodeShapeError, ImageFormatError, SettingError, unknown_name
 from latlas.base.progress import Progress, silent
 from latlas.base.seeds import generator as seeded
 from latlas.base.shapes import Codes
 from latlas.data.images import ImageSet
 from latlas.inversion.descent import Budget, Inversion, descend
 from latlas.inversion.prior import code_prior
+from latlas.models.drawn import check_drawn, check_varied
 from latlas.models.protocols import (
     Encoder,
     Generator,
@@ -34,12 +27,11 @@ from latlas.models.protocols import (
 )
 from latlas.models.recoder import Recoder
 
-STARTS = ("hybrid", "recoder", "noise", "mean")
+STARTS = ("hybrid", "recoder", "nearest", "noise", "mean")
 
 _MEAN_DRAWS = 2000
-_MOST_VALUES = 2**26  # of all draws together: large spatial codes are drawn less often
-_SLACK = 1e-3  # beyond [0, 1]: rounding
-_ALIKE = 1e-8  # variance of a pixel over images, at which they count as one and the same
+_NEAREST_OF = 2000  # draws among which the nearest is looked for
+_MOST_VALUES = 2**26  # of all draws together: large codes and images are drawn less often
 
 
 def invert(
@@ -63,21 +55,21 @@ def invert(
         generator: draws codes and decodes.
         images: of its image shape.
         budget: of the descent; None for the default.
-        start: "recoder": the code that the recoder gives, or the generator's own encoder; "noise": codes drawn at random;
-            "mean": the mean of the codes (of W, where the generator states it); several of them; or "hybrid": the recoder where
+        start: "recoder": the code that the recoder gives, or the generator's own encoder; "nearest": of 2,000 codes drawn at
+            random (of large images, of fewer) the one whose image is nearest; "noise": codes drawn at random; "mean": the mean of the codes (of W, where the generator states it); several of them; or "hybrid": the recoder where
             there is one, else the mean and noise.
         recoder: an encoder of the generator's images; None: the generator's own, if it has one.
         starts: how many codes "noise" draws.
         prior_weight: what a code as far from the mean as codes are on average costs, in squared error per pixel.
         noise_weight: descend the noise of a StyleGAN too, as `latlas.inversion.descent.descend` says.
-        seed: decides the codes of "noise", the mean, and the draws that the prior is measured on.
+        seed: decides the codes of "noise" and "nearest", the mean, and the draws that the prior is measured on.
         progress: told in images.
 
     Raises:
         CapabilityError: the generator cannot draw codes, has no gradient, or there is no recoder to start from.
-        ImageFormatError: images of another shape than the generator's.
+        ImageFormatError: images of another shape than the generator's, or a generator whose images leave [0, 1].
         CodeShapeError: a recoder for codes of another shape.
-        SettingError: a setting out of range, or a generator whose images leave [0, 1].
+        SettingError: a setting out of range.
         IllPosedError: the generator draws one image only.
         NonFiniteError: it draws NaN or infinity.
     """
@@ -99,6 +91,8 @@ def invert(
             named.append((kind, _encoded(encoder, images)))
         elif kind == "mean":
             named.append((kind, _for_all(mean, images)))
+        elif kind == "nearest":
+            named.append((kind, nearest_codes(drawing, images, seed=seed)))
         else:
             named += [(f"noise {i + 1}", _for_all(noise[i : i + 1], images)) for i in range(starts)]
     return descend(
@@ -112,6 +106,27 @@ def invert(
         noise_weight=noise_weight,
         progress=progress,
     )
+
+
+@torch.no_grad()
+def nearest_codes(generator: Generator, images: ImageSet, *, seed: int) -> Codes:
+    """Return for each image, of codes that the generator draws, the one whose image has the least squared error.
+
+    Args:
+        generator: draws 2,000 codes, of large images fewer.
+        images: of its shape.
+        seed: decides the codes, the same for all images.
+    """
+    values = max(torch.Size(generator.image_shape).numel(), torch.Size(generator.latent_shape).numel())
+    count = max(1, min(_NEAREST_OF, _MOST_VALUES // values))
+    codes = generator.sample_codes(count, seeded(seed, "nearest draws")).detach().cpu()
+    size, device = images_at_once(generator.image_shape), device_of(generator)
+    drawn = torch.cat([generator.decode(part.to(device)).float().cpu().flatten(1) for part in torch.split(codes, size)])
+    drawn = drawn.nan_to_num(nan=torch.inf)
+    # Not by a matrix product, whose rounding, and with it the choice between two equals, changes with the size of the batch.
+    exact = "donot_use_mm_for_euclid_dist"
+    found = [torch.cdist(batch.float().flatten(1), drawn, compute_mode=exact).argmin(dim=1) for batch in images.batches(size)]
+    return codes[torch.cat(found)].float()
 
 
 def start_kinds(start: str | Sequence[str], encoder: Encoder | None) -> tuple[str, ...]:
@@ -197,9 +212,8 @@ def check_draws(generator: Generator, codes: Codes) -> None:
 
     Raises:
         CodeShapeError: its own codes do not have its latent shape.
-        ImageFormatError: images of another shape than it says.
+        ImageFormatError: images of another shape than it says, or that leave [0, 1].
         NonFiniteError: NaN or infinity.
-        SettingError: images that leave [0, 1].
         IllPosedError: images that are all alike.
     """
     check_codes(codes, generator)
@@ -207,21 +221,8 @@ def check_draws(generator: Generator, codes: Codes) -> None:
     drawn = torch.cat(
         [generator.decode(part.to(device)).float().cpu() for part in torch.split(codes, images_at_once(generator.image_shape))]
     )
-    if tuple(drawn.shape[1:]) != tuple(generator.image_shape):
-        want, got = ("x".join(map(str, shape)) for shape in (generator.image_shape, drawn.shape[1:]))
-        raise ImageFormatError(
-            f"{generator.name} says that its images have shape {want}, and draws {got}. State its true shape."
-        )
-    if not bool(drawn.isfinite().all()):
-        raise NonFiniteError(f"{generator.name} drew NaN or infinity; its images cannot be compared with others.")
-    low, high = (float(edge) for edge in drawn.aminmax())
-    if low < -_SLACK or high > 1 + _SLACK:
-        raise SettingError(
-            f"{generator.name} draws values in [{low:.3g}, {high:.3g}]; latlas needs images in [0, 1]. Wrap its decode so that "
-            "it rescales."
-        )
-    if float(drawn.double().var(dim=0).mean()) < _ALIKE:
-        raise IllPosedError(f"{generator.name} draws one and the same image whatever the code (collapsed?); nothing to invert.")
+    check_drawn(drawn, generator)
+    check_varied(drawn, generator)
 
 
 @torch.no_grad()

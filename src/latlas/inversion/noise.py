@@ -4,14 +4,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
 from latlas.base.errors import CapabilityError
-from latlas.base.shapes import Codes, Images
+from latlas.base.shapes import Codes, Images, ImageShape, LatentShape
 from latlas.models.adapters.stylegan2 import StyleGANModel
 from latlas.models.architectures.stylegan2 import clip
-from latlas.models.protocols import LatentModel
+from latlas.models.protocols import LatentModel, check_codes, device_of
 
 _COARSEST = 8  # side at which the pyramid of a noise map ends
 
@@ -31,6 +32,39 @@ class NoiseInputs:
     def draw(self, codes: Codes, noises: Sequence[Tensor]) -> Images:
         """Return the image of each code with its own noise."""
         return clip(self.model.network.draw(self.model.layers(codes), list(noises)))
+
+
+class NoisyGenerator:
+    """A StyleGAN whose codes hold its noise too: the code, and behind it the noise of each layer, row by row.
+
+    What was found with noise of its own is drawn by it as it was found.
+    """
+
+    def __init__(self, model: LatentModel) -> None:
+        self.inputs = noise_inputs(model)
+        self.code_size = self.inputs.model.latent_shape[0]
+        self.sides = [noise.shape[-1] for noise in self.inputs.start(1)]
+        self.name = f"{model.name} with noise"
+        self.image_shape: ImageShape = model.image_shape
+        self.latent_shape: LatentShape = (self.code_size + sum(side**2 for side in self.sides),)
+        self.device = device_of(model)
+        self.fingerprint = f"{model.fingerprint}/noise"
+
+    def joined(self, codes: Codes, noises: Sequence[Tensor]) -> Float[Tensor, "n joined"]:
+        """Return codes and their noise as codes of this generator."""
+        return torch.cat([codes, *(noise.flatten(1) for noise in noises)], dim=1)
+
+    def decode(self, codes: Codes) -> Images:
+        """Return the image of each code with its noise."""
+        check_codes(codes, self)
+        code, *rows = torch.split(codes, [self.code_size, *(side**2 for side in self.sides)], dim=1)
+        noises = [row.reshape(-1, 1, side, side) for row, side in zip(rows, self.sides, strict=True)]
+        return self.inputs.draw(code, noises)
+
+    def sample_codes(self, n: int, generator: torch.Generator) -> Codes:
+        """Return codes as the generator draws them, with fresh noise."""
+        codes = self.inputs.model.sample_codes(n, generator)
+        return torch.cat([codes, torch.randn(n, self.latent_shape[0] - self.code_size, generator=generator)], dim=1)
 
 
 def noise_inputs(decoder: LatentModel) -> NoiseInputs:

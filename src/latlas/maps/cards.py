@@ -1,4 +1,4 @@
-"""The model card of a map, whether between vectors or between grids."""
+"""The model cards of maps, whether between vectors or between grids, and of preview matrices."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -55,4 +55,30 @@ def map_card(
         },
         comparison=evidence.get("comparison"),
         warnings=tuple(evidence.get("warnings") or ()),
+    )
+
+
+def preview_card(*, artifact: str, model: str, channels: int, scaling: str | None, evidence: Mapping[str, Any]) -> Card:
+    """Return the card of a preview matrix.
+
+    Args:
+        artifact: its kind.
+        model: name of the model whose codes it shows.
+        channels: of those codes.
+        scaling: which of the model's latents these are; None where unstated.
+        evidence: of the fit.
+    """
+    latents = "codes" if scaling is None else f"{scaling} codes"
+    return Card(
+        title=f"Preview of {model}",
+        summary=(
+            f"Shows {latents} of `{model}` as small pictures without its decoder: one pixel a position. `preview.json` holds the "
+            "numbers as viewers take them (`latent_rgb_factors`)."
+        ),
+        usage=(
+            f'from latlas import PreviewMatrix\n\npreview = PreviewMatrix.from_pretrained("{FOLDER}")\n'
+            f"pictures = preview.apply(codes)  # {latents}, n x {channels} x rows x columns, to images in [0, 1]"
+        ),
+        kind=artifact,
+        facts={"model": model, "channels": channels, "scaling": scaling, **evidence},
     )

@@ -1,6 +1,5 @@
 """Paired codes -> LinearMap, through their joint moments alone."""
 
-import math
 from collections.abc import Iterable, Iterator
 from typing import Literal
 
@@ -11,6 +10,7 @@ from latlas.base.provenance import Provenance, tensor_hash
 from latlas.encodings.encoding import Encoding, require_paired
 from latlas.encodings.mapped import batches
 from latlas.maps.evidence import evidence
+from latlas.maps.inputs import check_ridge, codes_of, fingerprint_of, name_of
 from latlas.maps.linear import LinearMap
 from latlas.numerics.leave_one_out import Batches, choose_ridge_leaving_one_out
 from latlas.numerics.moments import PairedMoments
@@ -64,7 +64,7 @@ def fit_map(
     check_settings(kind, ridge, bias=bias, rank=rank)
     if isinstance(source, Encoding) and isinstance(target, Encoding):
         require_paired(source, target)
-    left, right = _codes(source), _codes(target)
+    left, right = codes_of(source), codes_of(target)
     _check_pair(left, right)
     moments = paired_moments_of(zip(batches(left, _CHUNK), batches(right, _CHUNK), strict=True))
     return _fitted(
@@ -158,11 +158,7 @@ def check_settings(kind: str, ridge: float | str | None, *, bias: bool = True, r
         raise SettingError(f"A reduced-rank map needs a rank of at least 1, got {rank}. Give one (rank=8).")
     if kind != "reduced-rank" and rank is not None:
         raise SettingError(f"Only a reduced-rank map has a rank to choose; got {rank} for {kind}. Leave it out.")
-    if isinstance(ridge, str):
-        if ridge not in RIDGES:
-            raise unknown_name("ridge", ridge, RIDGES, hint="Or give a number, or None.")
-    elif ridge is not None and (isinstance(ridge, bool) or not (ridge >= 0.0 and math.isfinite(ridge))):
-        raise SettingError(f"Ridge must be a finite number of at least 0, got {ridge}.")
+    check_ridge(ridge, RIDGES)
 
 
 def _fitted(
@@ -198,10 +194,10 @@ def _fitted(
         weight=fit.weight,
         bias=fit.bias,
         kind=kind,
-        source=_name(spaces[0], "source"),
-        target=_name(spaces[1], "target"),
-        source_fingerprint=_fingerprint(spaces[0]),
-        target_fingerprint=_fingerprint(spaces[1]),
+        source=name_of(spaces[0], "source"),
+        target=name_of(spaces[1], "target"),
+        source_fingerprint=fingerprint_of(spaces[0]),
+        target_fingerprint=fingerprint_of(spaces[1]),
         residual_covariance=fit.residual_covariance,
         evidence=record,
         provenance=Provenance(
@@ -259,21 +255,7 @@ def _origins(source: Encoding | Tensor, target: Encoding | Tensor) -> dict[str, 
     for name, space in (("source", source), ("target", target)):
         if isinstance(space, Encoding):
             known["images"] = space.images_hash
-            fingerprint = _fingerprint(space)
+            fingerprint = fingerprint_of(space)
             if fingerprint is not None:
                 known[name] = fingerprint
     return known
-
-
-def _name(space: Encoding | Tensor | str, otherwise: str) -> str:
-    if isinstance(space, Encoding):
-        return space.model
-    return space if isinstance(space, str) else otherwise
-
-
-def _fingerprint(space: Encoding | Tensor | str) -> str | None:
-    return space.provenance.model if isinstance(space, Encoding) else None
-
-
-def _codes(paired: Tensor | Encoding) -> Tensor:
-    return paired.mean if isinstance(paired, Encoding) else paired

@@ -14,6 +14,7 @@ from latlas.base.progress import Progress, silent
 from latlas.base.seeds import derived_seed, generator
 from latlas.encodings.encoding import Encoding, require_paired
 from latlas.maps.fit import fit_map
+from latlas.maps.inputs import codes_of
 from latlas.maps.linear import LinearMap
 
 _LEAST = 20  # pairs: fewer leave no two to hold out
@@ -110,7 +111,7 @@ def fit_perceptron(
     plan.check()
     if isinstance(source, Encoding) and isinstance(target, Encoding):
         require_paired(source, target)
-    x, y = (part.mean if isinstance(part, Encoding) else part for part in (source, target))
+    x, y = codes_of(source), codes_of(target)
     if x.ndim != 2 or y.ndim != 2 or x.shape[0] != y.shape[0]:
         raise CodeShapeError(
             f"A perceptron needs paired codes n x variables, got {tuple(x.shape)} and {tuple(y.shape)}. Flatten spatial codes."

@@ -12,11 +12,15 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from latlas.base.artifacts import load_tensors, read_config, save_tensors, write_config, write_json, writing
+from latlas.base.cards import write_card
 from latlas.base.errors import ArtifactError, CodeShapeError, IllPosedError, ImageFormatError, NonFiniteError
+from latlas.base.hub import Pushable, resolve
 from latlas.base.provenance import Provenance, tensor_hash
 from latlas.base.shapes import Images
 from latlas.data.images import ImageSet
 from latlas.encodings.encoding import Encoding
+from latlas.maps.cards import preview_card
+from latlas.maps.inputs import codes_of, name_of
 from latlas.maps.spatial_map import stated_scaling
 from latlas.numerics.moments import PairedMoments
 from latlas.numerics.patches import check_finite
@@ -28,7 +32,7 @@ _BATCH = 64  # images at a time: they are far larger than their codes
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class PreviewMatrix:
+class PreviewMatrix(Pushable):
     """RGB of a position = code at the position @ factors + bias, in [-1, 1], as ComfyUI's `latent_rgb_factors` have it.
 
     It holds for codes scaled as those that it was fitted on. Viewers see what a diffusion model sees: for ComfyUI, fit on
@@ -96,15 +100,21 @@ class PreviewMatrix:
             save_tensors(beside / _TENSORS, {"factors": self.factors, "bias": self.bias})
             write_json(beside / "preview.json", self.to_json())
             settings = {"model": self.model, "scaling": self.scaling, "evidence": dict(self.evidence)}
+            card = preview_card(
+                artifact=KIND, model=self.model, channels=self.channels, scaling=self.scaling, evidence=self.evidence
+            )
+            write_card(beside, card, self.provenance)
             write_config(beside, kind=KIND, settings=settings, provenance=self.provenance)
 
     @classmethod
     def from_pretrained(cls, folder: str | Path) -> "PreviewMatrix":
-        """Read what `save_pretrained` wrote.
+        """Read what `save_pretrained` wrote: its folder, or its Hub id.
 
         Raises:
             MissingPathError, ArtifactError: no such artifact, or a damaged one.
+            HubError: a Hub id, and the Hub could not be reached.
         """
+        folder = resolve(folder)
         config = read_config(folder, kind=KIND)
         tensors = load_tensors(Path(folder) / _TENSORS)
         settings = config["settings"]
@@ -137,7 +147,7 @@ def fit_preview(codes: Tensor | Encoding, images: Tensor | ImageSet, *, scaling:
         NonFiniteError: NaN among codes or images.
         SettingError: a scaling that contradicts the encoding.
     """
-    points = codes.mean if isinstance(codes, Encoding) else codes
+    points = codes_of(codes)
     pixels = images.storage if isinstance(images, ImageSet) else images
     _check(points, pixels)
     if isinstance(codes, Encoding) and isinstance(images, ImageSet) and codes.images_hash != images.content_hash:
@@ -157,7 +167,7 @@ def fit_preview(codes: Tensor | Encoding, images: Tensor | ImageSet, *, scaling:
     return PreviewMatrix(
         factors=fit.weight,
         bias=fit.bias,
-        model=codes.model if isinstance(codes, Encoding) else "model",
+        model=name_of(codes, "model"),
         scaling=stated_scaling(codes, scaling),
         evidence={
             "pairs": points.shape[0],

@@ -9,15 +9,17 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from latlas.base.errors import IllPosedError, SettingError, unknown_name
+from latlas.base.errors import IllPosedError
 from latlas.base.provenance import Provenance, tensor_hash
 from latlas.encodings.encoding import Encoding, require_paired
+from latlas.maps.inputs import check_ridge, codes_of, fingerprint_of, name_of
 from latlas.maps.spatial_map import SpatialMap as SpatialMap
 from latlas.maps.spatial_map import stated_scaling
 from latlas.numerics.patches import PatchMoments, check_paired, geometry_between
 from latlas.numerics.solve import LinearFit, choose_ridge, fit_affine
 
 Ridge = float | Literal["gcv"] | None
+RIDGES = ("gcv",)
 
 _CONSTANT = 1e-12  # below this share of its mean a channel's spread is rounding
 _NEARLY_SINGULAR = 1e10  # condition at which a solve in float64 keeps some six digits
@@ -59,8 +61,8 @@ def fit_spatial_map(
     >>> fit_spatial_map(codes, 2 * codes + 1).parameters
     20
     """
-    _check_ridge(ridge)
-    left, right = _codes(source), _codes(target)
+    check_ridge(ridge, RIDGES)
+    left, right = codes_of(source), codes_of(target)
     scalings = stated_scaling(source, source_scaling), stated_scaling(target, target_scaling)
     check_paired(left, right)
     if isinstance(source, Encoding) and isinstance(target, Encoding):
@@ -69,10 +71,10 @@ def fit_spatial_map(
     fitted = fit_spatial_map_from(PatchMoments.of(left, right, geometry), ridge=ridge, bias=bias)
     return replace(
         fitted,
-        source=source.model if isinstance(source, Encoding) else "source",
-        target=target.model if isinstance(target, Encoding) else "target",
-        source_fingerprint=source.provenance.model if isinstance(source, Encoding) else None,
-        target_fingerprint=target.provenance.model if isinstance(target, Encoding) else None,
+        source=name_of(source, "source"),
+        target=name_of(target, "target"),
+        source_fingerprint=fingerprint_of(source),
+        target_fingerprint=fingerprint_of(target),
         source_scaling=scalings[0],
         target_scaling=scalings[1],
         provenance=Provenance(
@@ -110,7 +112,7 @@ def fit_spatial_map_over(
     Raises:
         IllPosedError: an empty stream; else as `fit_spatial_map`.
     """
-    _check_ridge(ridge)
+    check_ridge(ridge, RIDGES)
     total: PatchMoments | None = None
     digests = hashlib.sha256(), hashlib.sha256()
     for left, right in pairs:
@@ -145,7 +147,7 @@ def fit_spatial_map_from(moments: PatchMoments, *, ridge: Ridge = None, bias: bo
         IllPosedError: constant codes; fewer positions than unknowns without a ridge.
         SettingError, UnknownNameError: a ridge below 0, or a word for one that is not "gcv".
     """
-    _check_ridge(ridge)
+    check_ridge(ridge, RIDGES)
     flat = _constant_channels(moments)
     mean = moments.source_statistics()[0]
     fill = mean if bias else torch.zeros_like(mean)
@@ -232,15 +234,3 @@ def _constant_channels(moments: PatchMoments) -> tuple[list[int], list[int]]:
 
 def _known_fill(total: PatchMoments, codes: Tensor) -> Tensor | None:
     return total.fill if codes.shape[1] == total.channels else None  # else `merge` says what is wrong
-
-
-def _check_ridge(ridge: float | str | None) -> None:
-    if isinstance(ridge, str):
-        if ridge != "gcv":
-            raise unknown_name("ridge", ridge, ["gcv"], hint="Or give a number, or None.")
-    elif ridge is not None and not (ridge >= 0.0 and math.isfinite(ridge)):
-        raise SettingError(f"Ridge must be a finite number of at least 0, got {ridge}.")
-
-
-def _codes(paired: Tensor | Encoding) -> Tensor:
-    return paired.mean if isinstance(paired, Encoding) else paired

@@ -1,23 +1,23 @@
 """The one assembly of a generator: any architecture with a decoder and a prior, saved as safetensors and JSON."""
 
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import torch
 from torch import nn
 
-from latlas.base.artifacts import load_tensors, read_config, save_tensors, write_config, writing
-from latlas.base.errors import ArtifactError, LatlasError, SettingError, unknown_name
-from latlas.base.provenance import Provenance, tensor_hash
+from latlas.base.cards import FOLDER, Card
+from latlas.base.errors import SettingError, unknown_name
+from latlas.base.provenance import Provenance
 from latlas.base.shapes import Codes, Images, ImageShape, LatentShape
 from latlas.models.architectures.dcgan import DCGAN
+from latlas.models.architectures.registry import architecture_to_json
 from latlas.models.architectures.stylegan2 import StyleGAN2
-from latlas.models.protocols import check_codes
+from latlas.models.pretrained import PretrainedNetwork, read_pretrained, shape_of_images, shape_text
+from latlas.models.protocols import check_codes, parameter_count
 
 KIND = "generator"
-WEIGHTS = "model.safetensors"
 
 
 @runtime_checkable
@@ -39,7 +39,7 @@ class GeneratorArchitecture(Protocol):
 ARCHITECTURES: dict[str, type[Any]] = {kind.name: kind for kind in (DCGAN, StyleGAN2)}
 
 
-class GeneratorModel(nn.Module):
+class GeneratorModel(PretrainedNetwork):
     """A generator with a standard normal prior. It comes ready for use, in evaluation mode.
 
     Args:
@@ -51,6 +51,8 @@ class GeneratorModel(nn.Module):
     Raises:
         ImageFormatError: an image shape that the architecture cannot serve.
     """
+
+    kind = KIND
 
     def __init__(
         self,
@@ -83,57 +85,58 @@ class GeneratorModel(nn.Module):
         """Return codes drawn from the prior."""
         return torch.randn(n, *self.latent_shape, generator=generator)
 
-    @property
-    def fingerprint(self) -> str:
-        """SHA-256 of the weights."""
-        return tensor_hash(*self.state_dict().values())
-
-    def save_pretrained(self, folder: str | Path, *, replace: bool = False) -> None:
-        """Write the model as an artifact folder.
-
-        Raises:
-            OutputExistsError: the folder already holds something.
-        """
-        with writing(folder, replace=replace) as beside:
-            self.write_files(beside)
-
-    def write_files(self, folder: Path) -> None:
-        """Write weights and config into a folder that `writing` gave."""
-        save_tensors(folder / WEIGHTS, self.state_dict())
-        settings: dict[str, Any] = {
-            "architecture": {"name": self.architecture.name, **asdict(self.architecture)},  # type: ignore[call-overload]
+    def settings_to_json(self) -> dict[str, Any]:
+        """Return what rebuilds it, beside its weights."""
+        return {
+            "architecture": architecture_to_json(self.architecture),
             "image_shape": list(self.image_shape),
             "name": self.name,
         }
-        provenance = self.provenance if self.provenance is not None else Provenance(made_by="GeneratorModel")
-        write_config(folder, kind=KIND, settings=settings, provenance=provenance)
+
+    def card(self) -> Card:
+        """Return what its model card says."""
+        images, codes = shape_text(self.image_shape), shape_text(self.latent_shape)
+        settings = architecture_to_json(self.architecture)
+        return Card(
+            title=self.name,
+            summary=(
+                f"A generator: codes of {codes}, drawn from a standard normal prior, to images of {images} in [0, 1]. It does not "
+                "encode; for that, train a recoder."
+            ),
+            usage=(
+                f'import torch\nimport latlas\n\nmodel = latlas.load_model("{FOLDER}")\n'
+                f"codes = model.sample_codes(16, torch.Generator().manual_seed(0))  # 16 x {codes}\n"
+                f"images = model.decode(codes)  # float tensor 16 x {images}, in [0, 1]"
+            ),
+            kind=KIND,
+            tags=(self.architecture.name,),
+            facts={
+                "architecture": settings.pop("name"),
+                **settings,
+                "images": self.image_shape,
+                "codes": self.latent_shape,
+                "parameters": parameter_count(self),
+            },
+        )
 
     @classmethod
     def from_pretrained(cls, folder: str | Path) -> "GeneratorModel":
-        """Read a generator that `save_pretrained` or `train_gan` wrote.
+        """Read a generator that `save_pretrained` or `train_gan` wrote: its folder, or its Hub id.
 
         Raises:
             MissingPathError, ArtifactError: no such artifact, or a damaged one.
+            HubError: a Hub id, and the Hub could not be reached.
         """
-        config = read_config(folder, kind=KIND)
-        try:
-            settings = config["settings"]
-            channels, height, width = (int(size) for size in settings["image_shape"])
-            model = cls(
+
+        def build(settings: Mapping[str, Any], provenance: Provenance) -> GeneratorModel:
+            return cls(
                 generator_architecture(**settings["architecture"]),
-                (channels, height, width),
+                shape_of_images(settings["image_shape"]),
                 name=str(settings["name"]),
-                provenance=Provenance.from_json(config["provenance"]),
+                provenance=provenance,
             )
-            model.load_state_dict(load_tensors(Path(folder) / WEIGHTS))
-        except (KeyError, TypeError, ValueError, RuntimeError) as failure:
-            reason = str(failure).splitlines()[0]
-            raise ArtifactError(
-                f"{folder} is not a generator that this latlas can rebuild ({reason}). Train it again."
-            ) from failure
-        except LatlasError as failure:
-            raise ArtifactError(f"{folder} is not a generator that this latlas can rebuild: {failure}") from failure
-        return model
+
+        return read_pretrained(folder, build, kind=KIND, called="generator")
 
 
 def generator_architecture(name: str, **settings: Any) -> GeneratorArchitecture:

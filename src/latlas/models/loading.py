@@ -7,12 +7,12 @@ from typing import Any
 
 from latlas.base.artifacts import CONFIG, read_json
 from latlas.base.errors import ArtifactError, MissingExtraError, MissingPathError, unknown_name
-from latlas.base.hub import resolve
+from latlas.base.hub import hub_id, resolve
 from latlas.models.generator import KIND as GENERATOR_KIND
 from latlas.models.generator import GeneratorModel
-from latlas.models.protocols import LatentModel
+from latlas.models.protocols import LatentModel, require_generator
 from latlas.models.recoder import KIND as RECODER_KIND
-from latlas.models.recoder import Recoder
+from latlas.models.recoder import Recoder, with_recoder
 from latlas.models.relocated import KIND as RELOCATED_KIND
 from latlas.models.relocated import read_relocated
 from latlas.models.vae import KIND as VAE_KIND
@@ -49,6 +49,24 @@ def _exists(path: Path) -> bool:
         return False
 
 
+def _pair_of(text: str) -> tuple[str, str] | None:
+    """Return generator and recoder of a spec that names both; None of any other.
+
+    What follows the sign must be a folder or else a Hub id: file names may hold a +, and `stylegan2:FILE#w+` ends in one.
+    """
+    cuts = [place for place, sign in enumerate(text) if sign == "+" and 0 < place < len(text) - 1]
+    pairs = [(text[:cut], text[cut + 1 :]) for cut in reversed(cuts)]
+    found = [pair for pair in pairs if _is_folder(pair[1])]
+    found += [pair for pair in pairs if hub_id(pair[1]) is not None]
+    found += [pair for pair in pairs if _is_folder(pair[0])]  # then it is the recoder that is missing, and that is told
+    return next(iter(found), None)
+
+
+def _is_folder(name: str) -> bool:
+    path = Path(name)
+    return _exists(path) and path.is_dir()
+
+
 def _loader(point: EntryPoint) -> Callable[[str], LatentModel]:
     try:
         found: Callable[[str], LatentModel] = point.load()
@@ -63,8 +81,11 @@ def load_model(spec: str | Path) -> LatentModel:
     """Return the model that a spec names.
 
     Args:
-        spec: a folder that latlas wrote, or `scheme:rest` for a scheme of `SCHEMES` or one that an installed package
-            registers under the entry point group `latlas.models`; its function gets `rest` and returns a model.
+        spec: a folder that latlas wrote, or its Hub id; or `scheme:rest` for a scheme of `SCHEMES` or one that an installed
+            package registers under the entry point group `latlas.models`; its function gets `rest` and returns a model. Or
+            `GENERATOR+RECODER`, as "runs/gan+runs/codes" or "zoo:dcgan-faces+runs/face-codes": a generator, named in any of
+            these ways, that encodes through its recoder, which is a folder or a Hub id. A path that exists is a path,
+            whatever signs it holds.
 
     Raises:
         MissingPathError: no such folder.
@@ -72,10 +93,16 @@ def load_model(spec: str | Path) -> LatentModel:
         ArtifactError: the folder holds something else, or is damaged.
         MissingExtraError: the scheme needs a package that is not installed.
         HubError: a Hub id, and the Hub could not be reached.
+        CapabilityError: a recoder for another generator, or beside what is no generator.
     """
     text = str(spec)
     path = Path(text)
     scheme, colon, rest = text.partition(":")
+    is_path = isinstance(spec, Path) or _exists(path) or (colon and _exists(Path(rest)))
+    pair = None if is_path else _pair_of(text)
+    if pair is not None:
+        generator, recoder = pair
+        return with_recoder(require_generator(load_model(generator), "A recoder"), Recoder.from_pretrained(recoder))
     if colon and not _exists(path):
         schemes = {point.name: point for point in entry_points(group=ENTRY_POINTS)} | SCHEMES
         if scheme not in schemes:

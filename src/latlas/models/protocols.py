@@ -131,7 +131,11 @@ def require_generator(model: LatentModel, question: str) -> Generator:
     """
     if _has(model, "decode") and _has(model, "sample_codes"):
         return model  # type: ignore[return-value]
-    raise CapabilityError(f"{question} needs a decoder that can draw its own codes, which {model.name} is not.")
+    cure = " It can draw those of images that you give: --codes-of DATA, or latlas.with_codes_of(model, images)."
+    both = _has(model, "decode") and _has(model, "encode")
+    raise CapabilityError(
+        f"{question} needs a decoder that can draw its own codes, which {model.name} is not.{cure if both else ''}"
+    )
 
 
 def require_encoder(model: LatentModel, question: str) -> Encoder:

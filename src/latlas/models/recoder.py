@@ -9,16 +9,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from latlas.base.artifacts import load_tensors, read_config, save_tensors, write_config, writing
-from latlas.base.errors import ArtifactError, CapabilityError, LatlasError
+from latlas.base.cards import FOLDER, Card
+from latlas.base.errors import CapabilityError
 from latlas.base.provenance import Provenance, tensor_hash
 from latlas.base.shapes import Codes, Images, ImageShape, LatentShape
 from latlas.models.architectures.architecture import check_positive
 from latlas.models.architectures.blocks import frame_padding, next_multiple, square_side
-from latlas.models.protocols import Generator, LatentModel, Posterior, check_images
+from latlas.models.pretrained import PretrainedNetwork, read_pretrained, shape_of_images, shape_text
+from latlas.models.protocols import Generator, LatentModel, Posterior, check_images, parameter_count
 
 KIND = "recoder"
-WEIGHTS = "model.safetensors"
 _SMALLEST_SIDE = 4  # of a feature map; up to 7 where a side is no multiple of a power of two
 
 
@@ -34,7 +34,7 @@ class RecoderSettings:
         check_positive(KIND, channels=self.channels, widest=self.widest, hidden=self.hidden)
 
 
-class Recoder(nn.Module):
+class Recoder(PretrainedNetwork):
     """A deterministic encoder for the images of one generator. It comes ready for use, in evaluation mode.
 
     Args:
@@ -49,6 +49,7 @@ class Recoder(nn.Module):
         ImageFormatError: images that are not square, or smaller than 8 x 8.
     """
 
+    kind = KIND
     code_mean: Tensor
     code_scale: Tensor
 
@@ -117,24 +118,9 @@ class Recoder(nn.Module):
                 "one for it: latlas train recoder GENERATOR --out FOLDER."
             )
 
-    @property
-    def fingerprint(self) -> str:
-        """SHA-256 of the weights."""
-        return tensor_hash(*self.state_dict().values())
-
-    def save_pretrained(self, folder: str | Path, *, replace: bool = False) -> None:
-        """Write the recoder as an artifact folder.
-
-        Raises:
-            OutputExistsError: the folder already holds something.
-        """
-        with writing(folder, replace=replace) as beside:
-            self.write_files(beside)
-
-    def write_files(self, folder: Path) -> None:
-        """Write weights and config into a folder that `writing` gave."""
-        save_tensors(folder / WEIGHTS, self.state_dict())
-        settings: dict[str, Any] = {
+    def settings_to_json(self) -> dict[str, Any]:
+        """Return what rebuilds it, beside its weights."""
+        return {
             "network": asdict(self.settings),
             "generator": {
                 "name": self.generator_name,
@@ -144,34 +130,50 @@ class Recoder(nn.Module):
             },
             "name": self.name,
         }
-        provenance = self.provenance if self.provenance is not None else Provenance(made_by="Recoder")
-        write_config(folder, kind=KIND, settings=settings, provenance=provenance)
+
+    def card(self) -> Card:
+        """Return what its model card says."""
+        images, codes = shape_text(self.image_shape), shape_text(self.latent_shape)
+        return Card(
+            title=self.name,
+            summary=(
+                f"A recoder: images of {images} in [0, 1] to codes of {codes} of the generator `{self.generator_name}`, on whose own "
+                "images it was trained. It serves that generator, with the weights named below, and no other."
+            ),
+            usage=(
+                f'import latlas\n\nrecoder = latlas.load_model("{FOLDER}")\n'
+                f"codes = recoder.encode(images).mean  # images: float tensor n x {images}, in [0, 1]\n"
+                "both = latlas.with_recoder(generator, recoder)  # an autoencoder; generator: the model named below"
+            ),
+            kind=KIND,
+            facts={
+                **asdict(self.settings),
+                "generator": self.generator_name,
+                "weights of the generator": self.generator_fingerprint,
+                "images": self.image_shape,
+                "codes": self.latent_shape,
+                "parameters": parameter_count(self),
+            },
+        )
 
     @classmethod
     def from_pretrained(cls, folder: str | Path) -> "Recoder":
-        """Read a recoder that `save_pretrained` or `train_recoder` wrote.
+        """Read a recoder that `save_pretrained` or `train_recoder` wrote: its folder, or its Hub id.
 
         Raises:
             MissingPathError, ArtifactError: no such artifact, or a damaged one.
+            HubError: a Hub id, and the Hub could not be reached.
         """
-        config = read_config(folder, kind=KIND)
-        try:
-            settings = config["settings"]
-            recoder = cls(
+
+        def build(settings: Mapping[str, Any], provenance: Provenance) -> Recoder:
+            return cls(
                 _RememberedGenerator.from_json(settings["generator"]),
                 RecoderSettings(**settings["network"]),
                 name=str(settings["name"]),
-                provenance=Provenance.from_json(config["provenance"]),
+                provenance=provenance,
             )
-            recoder.load_state_dict(load_tensors(Path(folder) / WEIGHTS))
-        except (KeyError, TypeError, ValueError, RuntimeError) as failure:
-            reason = str(failure).splitlines()[0]
-            raise ArtifactError(
-                f"{folder} is not a recoder that this latlas can rebuild ({reason}). Train it again."
-            ) from failure
-        except LatlasError as failure:
-            raise ArtifactError(f"{folder} is not a recoder that this latlas can rebuild: {failure}") from failure
-        return recoder
+
+        return read_pretrained(folder, build, kind=KIND, called="recoder")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -185,11 +187,10 @@ class _RememberedGenerator:
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> "_RememberedGenerator":
-        channels, height, width = (int(size) for size in record["image_shape"])
         return cls(
             name=str(record["name"]),
             fingerprint=str(record["fingerprint"]),
-            image_shape=(channels, height, width),
+            image_shape=shape_of_images(record["image_shape"]),
             latent_shape=tuple(int(size) for size in record["latent_shape"]),
         )
 

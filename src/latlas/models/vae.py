@@ -1,26 +1,24 @@
 """The one VAE assembly: any architecture, any latent shape, saved as safetensors and JSON."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from latlas.base.artifacts import load_tensors, read_config, save_tensors, write_config, writing
-from latlas.base.cards import FOLDER, Card, write_card
-from latlas.base.errors import ArtifactError, LatlasError, MissingExtraError
-from latlas.base.hub import Pushable, resolve
-from latlas.base.provenance import Provenance, tensor_hash
+from latlas.base.cards import FOLDER, Card
+from latlas.base.provenance import Provenance
 from latlas.base.shapes import Codes, Images, ImageShape, LatentShape
 from latlas.models.architectures.architecture import Architecture, SequentialEncoder
 from latlas.models.architectures.registry import architecture_from_json, architecture_to_json
+from latlas.models.pretrained import PretrainedNetwork, read_pretrained, shape_of_images, shape_text
 from latlas.models.protocols import Posterior, check_codes, check_images, parameter_count
 
-WEIGHTS = "model.safetensors"
 KIND = "vae"
 
 
-class VAE(nn.Module, Pushable):
+class VAE(PretrainedNetwork):
     """A variational autoencoder with a diagonal Gaussian posterior and a standard normal prior.
 
     It comes ready for use, in evaluation mode, so that batch norm uses what it has learned and learns nothing from being
@@ -36,6 +34,8 @@ class VAE(nn.Module, Pushable):
         ImageFormatError: an image shape that the architecture cannot serve.
         MissingExtraError: the architecture needs a package that is not installed.
     """
+
+    kind = KIND
 
     def __init__(
         self,
@@ -102,34 +102,17 @@ class VAE(nn.Module, Pushable):
         """Return codes drawn from the prior."""
         return torch.randn(n, *self.latent_shape, generator=generator)
 
-    @property
-    def fingerprint(self) -> str:
-        """SHA-256 of the weights."""
-        return tensor_hash(*self.state_dict().values())
-
-    def save_pretrained(self, folder: str | Path, *, replace: bool = False) -> None:
-        """Write the model as an artifact folder.
-
-        Raises:
-            OutputExistsError: the folder already holds something.
-        """
-        with writing(folder, replace=replace) as beside:
-            self.write_files(beside)
-
-    def write_files(self, folder: Path) -> None:
-        """Write weights and config into a folder that `writing` gave."""
-        save_tensors(folder / WEIGHTS, self.state_dict())
-        settings: dict[str, Any] = {
+    def settings_to_json(self) -> dict[str, Any]:
+        """Return what rebuilds it, beside its weights."""
+        return {
             "architecture": architecture_to_json(self.architecture),
             "image_shape": list(self.image_shape),
             "name": self.name,
         }
-        provenance = self.provenance if self.provenance is not None else Provenance(made_by="VAE")
-        write_card(folder, self._card(), provenance)
-        write_config(folder, kind=KIND, settings=settings, provenance=provenance)
 
-    def _card(self) -> Card:
-        images, codes = (" x ".join(map(str, shape)) for shape in (self.image_shape, self.latent_shape))
+    def card(self) -> Card:
+        """Return what its model card says."""
+        images, codes = shape_text(self.image_shape), shape_text(self.latent_shape)
         settings = architecture_to_json(self.architecture)
         return Card(
             title=self.name,
@@ -159,25 +142,13 @@ class VAE(nn.Module, Pushable):
             MissingExtraError: its architecture needs a package that is not installed.
             HubError: a Hub id, and the Hub could not be reached.
         """
-        folder = resolve(folder)
-        config = read_config(folder, kind=KIND)
-        try:
-            settings = config["settings"]
-            channels, height, width = (int(size) for size in settings["image_shape"])
-            model = cls(
+
+        def build(settings: Mapping[str, Any], provenance: Provenance) -> VAE:
+            return cls(
                 architecture_from_json(settings["architecture"]),
-                (channels, height, width),
+                shape_of_images(settings["image_shape"]),
                 name=str(settings["name"]),
-                provenance=Provenance.from_json(config["provenance"]),
+                provenance=provenance,
             )
-            model.load_state_dict(load_tensors(Path(folder) / WEIGHTS))
-        except (KeyError, TypeError, ValueError, RuntimeError) as failure:
-            reason = str(failure).splitlines()[0]
-            raise ArtifactError(
-                f"{folder} is not a model that this latlas can rebuild ({reason}). Train it again."
-            ) from failure
-        except MissingExtraError:
-            raise  # the folder is sound
-        except LatlasError as failure:
-            raise ArtifactError(f"{folder} is not a model that this latlas can rebuild: {failure}") from failure
-        return model.eval()
+
+        return read_pretrained(folder, build, kind=KIND, called="model")

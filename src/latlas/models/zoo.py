@@ -1,7 +1,8 @@
-"""`zoo:name`: pretrained models that published packages carry. Their weights are read; their code is never run."""
+"""`zoo:name`: small models that latlas carries, and larger ones of published packages, whose weights are read and whose code never runs."""
 
 import re
 from collections.abc import Callable
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -11,17 +12,21 @@ import torch
 from latlas.base.errors import ArtifactError, MissingExtraError, SettingError, unknown_name
 from latlas.base.provenance import Provenance, file_hash
 from latlas.models.adapters.mobile_stylegan import MobileStyleGANModel, read_mobile_stylegan
+from latlas.models.adapters.stylegan2 import StyleGANModel, load_stylegan2
 from latlas.models.architectures.dcgan import DCGAN, weights_from_tutorial
 from latlas.models.generator import GeneratorModel
 from latlas.models.protocols import LatentModel
+from latlas.models.recoder import Recoder
+
+CARRIED = Path(__file__).parent / "carried"  # artifact folders that come with the package
 
 
 def load_from_zoo(rest: str) -> LatentModel:
     """Return a pretrained model.
 
     Args:
-        rest: "dcgan-faces" or "mobile-stylegan"; behind the latter, `#z` or `#w` for its latent space and `?size=64` for the
-            side of its images.
+        rest: a name of `ZOO`; behind that of a StyleGAN `#w` (or `#z`, `#w+`) for its latent space, and behind
+            "mobile-stylegan" `?size=64` for the side of its images.
 
     Raises:
         UnknownNameError: no such model, or no such latent space.
@@ -162,8 +167,38 @@ def package_file(model: str, package: str, version: str, path: str) -> Path:
     return found
 
 
+def avatars_dcgan() -> GeneratorModel:
+    """Return a DCGAN of avatars without headwear, 3 x 32 x 32, with 64 variables. Its card has the command that made it."""
+    model = GeneratorModel.from_pretrained(CARRIED / "avatars-dcgan")
+    model.name = "zoo:avatars-dcgan"
+    return model
+
+
+def avatars_stylegan2(*, space: str = "z") -> StyleGANModel:
+    """Return a StyleGAN2 of avatars without headwear, 3 x 32 x 32, with 64 variables in Z and in W. Its card has the command that made it.
+
+    Args:
+        space: "z", "w" or "w+".
+
+    Raises:
+        UnknownNameError: no such space.
+    """
+    model = load_stylegan2(f"{CARRIED / 'avatars-stylegan2'}#{space}")
+    model.base_name, model.name = "zoo:avatars-stylegan2", f"zoo:avatars-stylegan2#{space}"
+    return model
+
+
+def avatars_recoder(of: str) -> Recoder:
+    """Return the recoder of a generator that latlas carries: of "avatars-dcgan", or "avatars-stylegan2" (its W)."""
+    return Recoder.from_pretrained(CARRIED / f"{of}-recoder")
+
+
 # Name -> what loads it, and the options that it takes.
 ZOO: dict[str, tuple[Callable[..., LatentModel], tuple[str, ...]]] = {
+    "avatars-dcgan": (avatars_dcgan, ()),
+    "avatars-dcgan-recoder": (partial(avatars_recoder, "avatars-dcgan"), ()),
+    "avatars-stylegan2": (avatars_stylegan2, ("space",)),
+    "avatars-stylegan2-recoder": (partial(avatars_recoder, "avatars-stylegan2"), ()),
     "dcgan-faces": (dcgan_faces, ()),
     "mobile-stylegan": (mobile_stylegan, ("space", "size")),
 }

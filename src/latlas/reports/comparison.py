@@ -13,7 +13,7 @@ from latlas.models.protocols import Decoder, LatentModel
 from latlas.reports import figures, map_figures, palette, pictures
 from latlas.reports.diagnosis import enlargement
 from latlas.reports.page import Block, Finding, Numbers, Picture, Report, Section, Table
-from latlas.studies.compare import Comparison
+from latlas.studies.comparison import Comparison
 from latlas.studies.pairs import pair_on_images
 from latlas.studies.routes import Error
 

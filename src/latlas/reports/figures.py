@@ -128,8 +128,11 @@ def few_points(full: float, support: float, random: Sequence[float], *, points: 
         return as_svg(figure)
 
 
-def error_histogram(groups: Sequence[tuple[str, Sequence[float], str]], *, threshold: float | None) -> str:
-    """Draw the inversion errors of several groups of images (label, errors, colour) on one logarithmic scale."""
+def error_histogram(groups: Sequence[tuple[str, Sequence[float], str]], *, threshold: float | None, level: float) -> str:
+    """Draw the inversion errors of several groups of images (label, errors, colour) on one logarithmic scale.
+
+    Beyond the threshold, where there is one, images are rejected at the level.
+    """
     floor = 1e-9
     everything = np.maximum(np.concatenate([np.asarray(errors) for _, errors, _ in groups]), floor)
     bins = np.geomspace(everything.min() * 0.9, everything.max() * 1.1, 60).tolist()
@@ -140,7 +143,7 @@ def error_histogram(groups: Sequence[tuple[str, Sequence[float], str]], *, thres
             axes.hist(np.maximum(errors, floor), bins=bins, weights=weights, color=colour, alpha=0.65, label=label)
         if threshold is not None:
             axes.axvline(threshold, color=palette.INK, ls="--", lw=1)
-            axes.annotate("rejected at 5 % beyond", (threshold, axes.get_ylim()[1]), xytext=(4, -4), textcoords="offset points",
+            axes.annotate(f"rejected at {100 * level:g} % beyond", (threshold, axes.get_ylim()[1]), xytext=(4, -4), textcoords="offset points",
                           va="top", fontsize=9)  # fmt: skip
         axes.set_xscale("log")
         axes.set_xlabel("error after inversion (squared, per pixel)")

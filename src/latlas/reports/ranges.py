@@ -9,7 +9,8 @@ from latlas.reports import figures, palette
 from latlas.reports.diagnosis import enlargement
 from latlas.reports.inversions import SHOWN, Group, listed, numbered, same_scale
 from latlas.reports.page import Block, Finding, Numbers, Picture, Report, Section, Table
-from latlas.studies.range_test import ENOUGH_RECOVERED, RangeCalibration, RangeResult
+from latlas.studies.range_calibration import ENOUGH_RECOVERED, RangeCalibration
+from latlas.studies.range_test import RangeResult
 
 COLOURS = {
     "own": palette.OWN,
@@ -47,7 +48,7 @@ def range_section(results: Mapping[str, RangeResult], judged: Mapping[str, Image
                     (
                         f"{100 * result.rejected_share:.1f} %",
                         f"of {LABELS[name]} rejected",
-                        f"{len(result.errors):,} images, level {result.level:.0%}",
+                        f"{len(result.errors):,} images, level {percent(result.level)}",
                     )
                     for name, result in shares
                 ),
@@ -62,6 +63,7 @@ def range_section(results: Mapping[str, RangeResult], judged: Mapping[str, Image
                     for name, result in results.items()
                 ],
                 threshold=rejection_threshold(calibration, first.level) if first.verdict_given else None,
+                level=first.level,
             ),
             caption=(
                 f"Every image got the same inversion: descent from {listed(first.inversion.start_names)}, {calibration.budget.steps} "
@@ -106,7 +108,7 @@ def range_findings(results: Mapping[str, RangeResult]) -> list[Finding]:
         findings.append(
             Finding(
                 level="good" if 0.02 <= share <= 0.09 else "note",
-                headline=f"False alarms: {100 * share:.1f} % of {len(results['own'].errors)} fresh own samples rejected at {first.level:.0%}.",
+                headline=f"False alarms: {100 * share:.1f} % of {len(results['own'].errors)} fresh own samples rejected at {percent(first.level)}.",
             )
         )
     if "fashion" in results:
@@ -169,16 +171,18 @@ def _verdicts(result: RangeResult) -> list[Finding]:
     level, count = result.level, len(result.errors)
     fewest = 1 / (len(result.calibration.errors) + 1)
     text = (
-        f"Of images in range, {level:.0%} would be. After correction over the images: {int((result.adjusted <= level).sum())} by "
-        f"Benjamini and Hochberg (at most {level:.0%} of those are in range), {int((result.holm <= level).sum())} by Holm (the "
-        f"chance that any of those is in range is at most {level:.0%})."
+        f"Of images in range, {percent(level)} would be. After correction over the images: {int((result.adjusted <= level).sum())} by "
+        f"Benjamini and Hochberg (at most {percent(level)} of those are in range), {int((result.holm <= level).sum())} by Holm (the "
+        f"chance that any of those is in range is at most {percent(level)})."
     )
     if fewest * count > level:
         text += (
             f" Holm's correction can reject none of {count} images with {len(result.calibration.errors)} own samples: that takes "
             f"{math.ceil(count / level) - 1} (--samples)."
         )
-    findings = [Finding(headline=f"{int(result.rejected.sum())} of {count} images are out of range at {level:.0%}.", text=text)]
+    findings = [
+        Finding(headline=f"{int(result.rejected.sum())} of {count} images are out of range at {percent(level)}.", text=text)
+    ]
     if result.reference is not None and result.reference_p_values is not None:
         share, theirs = float((result.reference_p_values <= level).double().mean()), result.reference.rejected_share
         findings.append(
@@ -256,6 +260,15 @@ def rejection_threshold(calibration: RangeCalibration, level: float) -> float:
     # p <= level needs at most level * (n + 1) - 1 calibration errors at or above.
     allowed = max(int(level * (len(ordered) + 1)) - 1, 0)
     return float(ordered[len(ordered) - 1 - min(allowed, len(ordered) - 1)])
+
+
+def percent(share: float) -> str:
+    """Return a share in percent, with the digits that it has.
+
+    >>> percent(0.05), percent(0.005)
+    ('5%', '0.5%')
+    """
+    return f"{100 * share:g}%"
 
 
 def group_pictures(result: RangeResult, images: ImageSet, model: LatentModel) -> list[Picture]:

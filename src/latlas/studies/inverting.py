@@ -21,6 +21,7 @@ def invert_images(
     starts: int = 2,
     recoder: Encoder | None = None,
     prior_weight: float = 0.0,
+    noise_weight: float | None = None,
     seed: int = 0,
     progress: Progress = silent,
 ) -> tuple[Inversion, Encoding]:
@@ -34,6 +35,7 @@ def invert_images(
         starts: how many of them from noise, if any.
         recoder: for the generator's images; None: its own encoder, if it has one.
         prior_weight: of ordinary codes.
+        noise_weight: descend the noise of a StyleGAN too. The encoding holds codes alone: the noise is in the inversion.
         seed: decides the starts.
         progress: told in images.
 
@@ -50,6 +52,7 @@ def invert_images(
         recoder=recoder,
         starts=starts,
         prior_weight=prior_weight,
+        noise_weight=noise_weight,
         seed=seed,
         progress=progress,
     )
@@ -60,7 +63,13 @@ def invert_images(
         made_by="invert",
         seed=seed,
         made_from=made_from,
-        settings={"budget": asdict(work), "starts": list(kinds), "noise_starts": starts, "prior_weight": prior_weight},
+        settings={
+            "budget": asdict(work),
+            "starts": list(kinds),
+            "noise_starts": starts,
+            "prior_weight": prior_weight,
+            "noise_weight": noise_weight,
+        },
     )
     encoding = Encoding(
         mean=found.codes,

@@ -22,7 +22,7 @@ from latlas.measurements.gain import reconstruction_gain
 from latlas.measurements.paired import paired_ratio
 from latlas.measurements.reconstruction import decode_errors
 from latlas.models.protocols import Autoencoder, LatentModel, require_autoencoder
-from latlas.studies.compare import ratio
+from latlas.studies.bounds import ratio
 from latlas.studies.pairs import check_comparable, split
 from latlas.supports.selectors import SELECTORS, select
 

@@ -17,7 +17,7 @@ from latlas.encodings.encode import encode
 from latlas.encodings.encoding import Encoding
 from latlas.measurements.reconstruction import decode_errors
 from latlas.models.protocols import Decoder, LatentModel, require_autoencoder, require_generator
-from latlas.studies.compare import ratio, recovered_share, share_of
+from latlas.studies.bounds import ratio, recovered_share, share_of, target_bounds
 from latlas.studies.pairs import (
     CodeMap,
     MapSettings,
@@ -138,7 +138,7 @@ class _Seen:
     fitting: ImageSet
     measured: ImageSet
     codes: dict[str, tuple[Encoding, Encoding]]
-    bounds: dict[str, tuple[Error, Error]]  # target_R and mean_code, which depend on the target alone
+    bounds: dict[str, dict[str, Error]]  # by target, on which alone they depend: target_R and mean_code
 
 
 def compare_all(
@@ -217,7 +217,7 @@ def compare_all(
         models=tuple(named),
         images=test.name,
         fitted_on=images.name,
-        R={name: _bounds(named, name, shared)[0] for name in encoding},
+        R={name: _bounds(named, name, shared)["target_R"] for name in encoding},
         cells=tuple(cells),
         examples=shown,
         codes={name: shared.codes[name][1].mean[: len(shown)] for name in encoding},
@@ -247,15 +247,15 @@ def _measure(named: dict[str, Decoder], source: str, target: str, where: _Seen, 
     fitted = _settings(settings, named[source], decoder).fit(left, right)
     moved = relocate(fitted, codes.mean, own.latent_shape)
     shares = [share for share in explained(moved, own.mean) if share is not None]
-    best, mean_code = _bounds(named, target, where)
+    bounds = _bounds(named, target, where)
     return Cell(
         source=source,
         target=target,
         images=where.measured.name,
         L=latent_error(moved, own.mean),
         M=Error.of(decode_errors(decoder, moved, where.measured)),
-        target_R=best,
-        mean_code=mean_code,
+        target_R=bounds["target_R"],
+        mean_code=bounds["mean_code"],
         no_map=Error.of(decode_errors(decoder, codes.mean, where.measured)) if codes.latent_shape == own.latent_shape else None,
         r2=sum(shares) / len(shares) if shares else None,
         linear_map=fitted,
@@ -263,15 +263,12 @@ def _measure(named: dict[str, Decoder], source: str, target: str, where: _Seen, 
     )
 
 
-def _bounds(named: dict[str, Decoder], target: str, where: _Seen) -> tuple[Error, Error]:
+def _bounds(named: dict[str, Decoder], target: str, where: _Seen) -> dict[str, Error]:
     if target not in where.bounds:
-        fitting, own = where.codes[target]
-        middle = fitting.mean.double().mean(dim=0).float()
-        constant = middle.expand(len(where.measured), *middle.shape).contiguous()
-        where.bounds[target] = (
-            Error.of(decode_errors(named[target], own.mean, where.measured)),
-            Error.of(decode_errors(named[target], constant, where.measured)),
-        )
+        where.bounds[target] = {
+            name: Error.of(decode_errors(named[target], codes, where.measured))
+            for name, codes in target_bounds(*where.codes[target]).items()
+        }
     return where.bounds[target]
 
 

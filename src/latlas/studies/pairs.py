@@ -20,6 +20,7 @@ from latlas.maps.linear import LinearMap
 from latlas.maps.spatial import fit_spatial_map
 from latlas.maps.spatial_map import SpatialMap
 from latlas.measurements.reconstruction import decode_batches
+from latlas.models.drawn import check_drawn
 from latlas.models.protocols import (
     Generator,
     LatentModel,
@@ -34,7 +35,6 @@ from latlas.numerics.patches import PatchGeometry, geometry_between
 CodeMap = LinearMap | SpatialMap
 
 STREAM = "stream"
-_ROUNDING = 1e-3  # how far beyond [0, 1] a decoder's rounding may reach
 _CONSTANT = 1e-14  # deviation over size below which codes differ by rounding alone
 
 
@@ -211,11 +211,7 @@ def stream_of(
         decode_batches(drawing, codes, size=at_once), f"drawing from {drawing.name}", progress, total=-(-count // at_once)
     )
     pixels = torch.cat(list(batches)).clone()
-    if bool((pixels.isfinite() & ((pixels < -_ROUNDING) | (pixels > 1 + _ROUNDING))).any()):
-        low, high = pixels.aminmax()
-        raise ImageFormatError(
-            f"{drawing.name} decodes to [{float(low):.3g}, {float(high):.3g}]; images lie in [0, 1]. Rescale what it returns."
-        )
+    check_drawn(pixels, drawing)
     images = ImageSet(f"{drawing.name}'s own stream ({part})", pixels.clamp(0.0, 1.0))
     return images, Encoding(
         mean=codes,

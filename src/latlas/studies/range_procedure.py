@@ -87,17 +87,18 @@ def range_procedure(
 ) -> Procedure:
     """Return the procedure of a range test: always from two starts at least, so that one can tell whether they agree.
 
-    A recoder has learnt from the generator's own samples: that it brings those back tells nothing of other images. The mean
-    code knows no image, and stands beside it.
+    A recoder has learnt from the generator's own samples: that it brings those back tells nothing of other images. The nearest
+    of many draws knows the image without having learnt anything, and stands beside it. (The mean code of Z is one that no
+    generator of many variables ever draws: descents from there end far from where others do.)
 
     Raises:
         UnknownNameError, CapabilityError, SettingError: as `latlas.inversion.invert` has it.
     """
     kinds = start_kinds(start, encoder_of(drawing, recoder))
     if kinds == ("recoder",):
-        kinds = ("recoder", "mean")
-    if kinds == ("mean",):
-        kinds = ("mean", "noise")
+        kinds = ("recoder", "nearest")
+    if kinds in (("mean",), ("nearest",)):
+        kinds = (*kinds, "noise")
     if kinds == ("noise",) and starts < 2:
         raise SettingError(f"A range test needs at least 2 starts, to see whether they agree, got {starts} from noise.")
     return Procedure(

@@ -15,9 +15,11 @@ from latlas.data.loading import load_images
 from latlas.inversion.descent import Budget
 from latlas.models.architectures.dense import Dense
 from latlas.models.vae import VAE
-from latlas.studies.compare import Comparison, compare
+from latlas.studies.compare import compare
+from latlas.studies.comparison import Comparison
 from latlas.studies.diagnose import Diagnosis, diagnose
-from latlas.studies.range_test import RangeResult, calibrate_range, own_samples, range_test
+from latlas.studies.range_calibration import calibrate_range, own_samples
+from latlas.studies.range_test import RangeResult, range_test
 from latlas.studies.support import (
     SmallFits,
     SpreadComparison,

@@ -288,7 +288,9 @@ def _move(model: object, place: torch.device) -> None:
 def _check_settings(loss: str, steps: int, batch_size: int, learning_rate: float) -> None:
     if loss not in LOSSES:
         raise unknown_name("loss", loss, LOSSES)
-    if steps < 1 or batch_size < 2:
-        raise SettingError(f"A recoder needs at least 1 step of at least 2 images, got {steps} and {batch_size}.")
+    if steps < 1:
+        raise SettingError(f"A training needs at least 1 step, got {steps}.")
+    if batch_size < 2:
+        raise SettingError(f"A recoder needs at least 2 images a step, got a batch size of {batch_size}.")
     if not 0 < learning_rate < 10:
         raise SettingError(f"The learning rate must lie between 0 and 10, got {learning_rate}.")

@@ -11,13 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from latlas.base.artifacts import read_json, write_json
-from latlas.base.errors import ArtifactError, IllPosedError, ImageFormatError, NonFiniteError, SettingError
+from latlas.base.errors import ArtifactError, SettingError
 from latlas.base.seeds import generator
 from latlas.data.images import to_pixels
+from latlas.models.drawn import check_drawn, check_varied
 from latlas.models.protocols import Generator, device_of
 
 _PROBED = 32  # images that are looked at before any work
-_SLACK = 1e-3  # beyond [0, 1], for rounding
 _SETTINGS = "stream.json"
 
 
@@ -150,18 +150,8 @@ def check_stream(drawn_from: Generator, *, seed: int) -> tuple[Tensor, Tensor]:
     codes = drawn_from.sample_codes(_PROBED, generator(seed, "probe")).to(device_of(drawn_from))
     with torch.no_grad():
         images = drawn_from.decode(codes)
-    if tuple(images.shape) != (_PROBED, *drawn_from.image_shape):
-        want, got = ("x".join(map(str, shape)) for shape in (drawn_from.image_shape, images.shape[1:]))
-        raise ImageFormatError(
-            f"{drawn_from.name} says that its images have shape {want}, and draws {got}. State its true shape."
-        )
-    if not bool(images.isfinite().all()):
-        raise NonFiniteError(f"{drawn_from.name} draws NaN or infinity for codes of its own. Nothing can be learnt from that.")
-    low, high = (float(edge) for edge in images.aminmax())
-    if low < -_SLACK or high > 1 + _SLACK:
-        raise ImageFormatError(f"{drawn_from.name} draws values from {low:.3g} to {high:.3g}. Rescale or clamp them to [0, 1].")
-    if float(images.double().var(dim=0).mean()) < 1e-8:
-        raise IllPosedError(f"{drawn_from.name} draws the same image whatever the code: there is nothing to invert.")
+    check_drawn(images, drawn_from)
+    check_varied(images, drawn_from)
     return codes, images
 
 

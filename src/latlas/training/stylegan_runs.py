@@ -1,29 +1,19 @@
 """A StyleGAN2 from settings to artifact: style mixing, fresh noise, lazy penalties on both networks."""
 
-import logging
-import time
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from latlas.base.artifacts import check_free
 from latlas.base.errors import SettingError
 from latlas.base.progress import Progress, silent
-from latlas.base.provenance import Provenance
 from latlas.base.seeds import derived_seed, generator
-from latlas.base.threads import threads_for, using_threads
 from latlas.data.images import ImageSet, to_floats
 from latlas.models.architectures.stylegan2 import StyleGAN2, StyleGAN2Generator
 from latlas.models.generator import GeneratorModel
-from latlas.models.protocols import parameter_count
 from latlas.training.adversarial import AdversarialSchedule, AdversarialTraining
-from latlas.training.gan_runs import TrainedGAN, check_settings, collapse_warnings, spread_ratio
-from latlas.training.precision import choose_device, choose_precision
-from latlas.training.resumable import fit_resumable, publish, work_folder
-
-logger = logging.getLogger(__name__)
+from latlas.training.adversarial_runs import TrainedGAN, check_settings, steps_in_all, train_adversarially
 
 _PATH_EVERY = 4  # steps: the path penalty costs a second derivative
 _PATH_MEMORY = 0.01  # share by which the running mean length moves
@@ -67,9 +57,7 @@ class StyleGANTraining(AdversarialTraining):
     @property
     def network(self) -> StyleGAN2Generator:
         """The generator's network."""
-        network = self.model.network
-        assert isinstance(network, StyleGAN2Generator)
-        return network
+        return _network(self.model)
 
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:
         """Two Adams without momentum."""
@@ -194,57 +182,35 @@ def train_stylegan2(
     check_settings(images, epochs, steps, batch_size, learning_rate, gradient_penalty, half_life)
     if not 0 <= mixing <= 1 or not 0 <= path_penalty < float("inf"):
         raise SettingError(f"Mixing must lie in [0, 1] and the path penalty be 0 or more, got {mixing} and {path_penalty}.")
-    if out is not None:
-        check_free(out, replace=replace)
     built = arch if arch is not None else StyleGAN2()
     if built.classes:
         raise SettingError(f"Training knows no classes, and the architecture has {built.classes}: set them to 0.")
-    place = choose_device(device)
-    chosen = choose_precision(precision, convolutional=True, device=place)
-    per_epoch = len(images) // min(batch_size, len(images))
-    schedule = StyleSchedule(
-        steps=steps if steps is not None else per_epoch * (50 if epochs is None else epochs),
-        batch_size=batch_size,
-        learning_rate=learning_rate,
-        seed=derived_seed(seed, "training"),
-        gradient_penalty=gradient_penalty,
-        half_life=half_life,
-        mixing=mixing,
-        path_penalty=path_penalty,
+    return train_adversarially(
+        images,
+        built,
+        StyleSchedule(
+            steps=steps_in_all(images, epochs=epochs, steps=steps, batch_size=batch_size),
+            batch_size=batch_size,
+            learning_rate=learning_rate,
+            seed=derived_seed(seed, "training"),
+            gradient_penalty=gradient_penalty,
+            half_life=half_life,
+            mixing=mixing,
+            path_penalty=path_penalty,
+        ),
+        training=StyleGANTraining,
+        finish=lambda kept: measure_mean_style(_network(kept), seed=seed),
+        made_by="train_stylegan2",
+        seed=seed,
+        device=device,
+        precision=precision,
+        name=name,
+        out=out,
+        replace=replace,
+        progress=progress,
     )
-    settings = {
-        "architecture": {"name": built.name, **asdict(built), "taps": list(built.taps)},
-        **{key: value for key, value in asdict(schedule).items() if key != "seed"},
-        "precision": chosen.to_json(),
-        "device": place.type,
-    }
-    provenance = Provenance(made_by="train_stylegan2", seed=seed, made_from={"images": images.content_hash}, settings=settings)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(derived_seed(seed, "weights"))
-        model = GeneratorModel(built, images.image_shape, name=name, provenance=provenance)
-        discriminator = built.discriminator(images.image_shape)
-    module = StyleGANTraining(model, discriminator, images, schedule, channels_last=chosen.channels_last)
-    started = time.perf_counter()
-    work = None if out is None else work_folder(Path(out), provenance)
-    with using_threads(threads_for(parameter_count(module), convolutional=True)):
-        fit_resumable(module, task=f"training {model.name}", place=place, precision=chosen, work=work, progress=progress)
-        seconds = time.perf_counter() - started
-        kept = module.averaged.cpu().eval()
-        network = kept.network
-        assert isinstance(network, StyleGAN2Generator)
-        measure_mean_style(network, seed=seed)
-        ratio = spread_ratio(kept, images, seed=seed)
-    result = TrainedGAN(
-        model=kept,
-        history=module.history,
-        precision=chosen,
-        spread_ratio=ratio,
-        seconds=seconds,
-        images_per_second=(module.steps - module.earlier_steps) * min(batch_size, len(images)) / seconds,
-        warnings=collapse_warnings(ratio),
-    )
-    for warning in result.warnings:
-        logger.warning("%s", warning)
-    if out is not None and work is not None:
-        publish(kept.write_files, module.history, Path(out), work, replace=replace)
-    return result
+
+
+def _network(model: GeneratorModel) -> StyleGAN2Generator:
+    assert isinstance(model.network, StyleGAN2Generator)
+    return model.network

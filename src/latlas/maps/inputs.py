@@ -1,0 +1,44 @@
+"""What every fit is given: codes or an encoding of them, and a ridge."""
+
+import math
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from latlas.base.errors import SettingError, unknown_name
+from latlas.encodings.encoding import Encoding
+
+
+def codes_of(given: Tensor | Encoding) -> Tensor:
+    """Return codes: those given, or the means of an encoding."""
+    return given.mean if isinstance(given, Encoding) else given
+
+
+def name_of(given: Tensor | Encoding | str, otherwise: str) -> str:
+    """Return the name of a latent space, where an encoding or its name is given."""
+    if isinstance(given, Encoding):
+        return given.model
+    return given if isinstance(given, str) else otherwise
+
+
+def fingerprint_of(given: Tensor | Encoding | str) -> str | None:
+    """Return the fingerprint of the model that an encoding was made by; None where it is not known."""
+    return given.provenance.model if isinstance(given, Encoding) else None
+
+
+def check_ridge(ridge: float | str | None, words: Sequence[str]) -> None:
+    """Raise unless a fit can be asked for this ridge.
+
+    Args:
+        ridge: a number of at least 0, one of the words, or None.
+        words: ways to choose it that the fit knows.
+
+    Raises:
+        UnknownNameError: another word.
+        SettingError: a negative or non-finite number.
+    """
+    if isinstance(ridge, str):
+        if ridge not in words:
+            raise unknown_name("ridge", ridge, words, hint="Or give a number, or None.")
+    elif ridge is not None and (isinstance(ridge, bool) or not (ridge >= 0.0 and math.isfinite(ridge))):
+        raise SettingError(f"Ridge must be a finite number of at least 0, got {ridge}.")
