@@ -8,7 +8,7 @@ import torch
 from scipy.spatial.distance import pdist
 
 from latlas.base.errors import IllPosedError
-from latlas.measurements.spread import pairwise_spread
+from latlas.measurements.spread import Spread, pairwise_spread, ratio_interval
 
 
 @pytest.mark.parametrize(("n", "shape"), [(3, (1, 2, 2)), (4, (3, 5, 4)), (40, (1, 8, 8))])
@@ -58,3 +58,36 @@ def test_two_images_have_a_spread_and_no_error() -> None:
     spread = pairwise_spread(torch.tensor([0.0, 0.5]).view(2, 1, 1, 1))
     assert spread.mean == 0.25
     assert math.isnan(spread.standard_error)
+
+
+# The ratio of two spreads
+
+
+def test_the_interval_of_a_ratio_covers_the_truth(generator: torch.Generator) -> None:
+    """Uniform pixels, those of one set stretched by 1.2: the truth is 1.44, and 95 % of the intervals hold it."""
+    inside = 0
+    for _ in range(300):
+        wide = 0.5 + 0.6 * (2 * torch.rand(25, 1, 4, 4, generator=generator) - 1)
+        narrow = torch.rand(60, 1, 4, 4, generator=generator)
+        low, high = ratio_interval(pairwise_spread(wide), pairwise_spread(narrow))
+        inside += low < 1.44 < high
+    assert 0.91 < inside / 300 < 0.985
+
+
+def test_the_interval_of_the_inverse_is_the_inverse_of_the_interval() -> None:
+    a, b = Spread(mean=0.18, standard_error=0.01), Spread(mean=0.12, standard_error=0.002)
+    low, high = ratio_interval(a, b)
+    assert ratio_interval(b, a) == pytest.approx((1 / high, 1 / low))
+    # To first order, the relative errors in squares (the delta method).
+    relative = math.sqrt((0.01 / 0.18) ** 2 + (0.002 / 0.12) ** 2)
+    assert (high - low) / 2 == pytest.approx(1.959964 * relative * 1.5, rel=0.01)
+
+
+def test_spreads_without_an_error_or_of_0_have_no_interval() -> None:
+    known, unknown, none = (
+        Spread(mean=0.1, standard_error=0.01),
+        Spread(mean=0.1, standard_error=math.nan),
+        Spread(mean=0.0, standard_error=0.0),
+    )
+    for pair in ((known, unknown), (unknown, known), (known, none), (none, known)):
+        assert all(math.isnan(end) for end in ratio_interval(*pair))

@@ -3,6 +3,7 @@
 import inspect
 import json
 import math
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,10 +15,14 @@ from torch import Tensor
 from latlas.base.errors import CapabilityError, CodeShapeError, IllPosedError, SettingError, UnknownNameError
 from latlas.data.images import ImageSet
 from latlas.encodings.encode import encode
+from latlas.encodings.encoding import Encoding
+from latlas.encodings.mapped import map_rows
 from latlas.maps.fit import fit_map
+from latlas.measurements.spread import ratio_interval
 from latlas.models.adapters.callables import CallableModel
-from latlas.studies.support import SmallFits, build_support_set, compare_small_fits, compare_spread
+from latlas.studies.support import OTHERS, SmallFits, build_support_set, compare_small_fits, compare_spread
 from latlas.supports.sectors import Sectors, largest_threshold
+from latlas.supports.selectors import select
 
 SHAPE = (1, 4, 6)
 # The factors in another order: the strongest is variable 2, then 0, then 1.
@@ -172,6 +177,148 @@ def test_constant_codes_have_no_sectors(world: Any) -> None:
         build_support_set(blind, world.images(), variables=2)
 
 
+# Other ways to choose, filters, and codes that are there already
+
+
+def hats(world: Any) -> ImageSet:
+    plain = world.images()
+    return ImageSet("world", plain.storage, factors={"hat": tuple("tall" if i % 5 == 0 else "none" for i in range(500))})
+
+
+def test_the_threshold_may_be_in_units_of_each_variables_spread(world: Any) -> None:
+    support = build_support_set(reordered(world), world.images(), variables=3, threshold=0.3, units="spread")
+    spread = codes(world).double()[:, list(STRONGEST_FIRST)].std(dim=0, correction=0)
+    assert support.sectors.scale == pytest.approx(tuple(spread.tolist()), rel=1e-4)
+    middle = codes(world).double().mean(dim=0)[list(STRONGEST_FIRST)]
+    offsets = (codes(world).double()[:, list(STRONGEST_FIRST)] - middle).abs() / spread
+    assert int(support.occupancy.sum()) == int((offsets > 0.3).all(dim=1).sum())
+
+
+def test_the_largest_threshold_in_units_of_spread_keeps_every_sector(world: Any) -> None:
+    support = build_support_set(reordered(world), world.images(), variables=3, units="spread")
+    assert int(support.occupancy.min()) == 1
+    assert support.inhabited == 8
+
+
+def test_extreme_members_lie_farther_apart_and_central_ones_closer(world: Any) -> None:
+    ratios = {}
+    for choose in ("central", "random", "extreme"):
+        support = build_support_set(reordered(world), world.images(), variables=3, threshold=0.0, choose=choose)
+        ratios[choose] = compare_spread(support, world.images()).ratio
+        assert support.provenance.settings.get("choose", "random") == choose
+    assert ratios["central"] < ratios["random"] < ratios["extreme"]
+
+
+@pytest.mark.parametrize("selector", OTHERS)
+def test_other_selectors_choose_as_many_by_the_whole_code(selector: str, world: Any) -> None:
+    support = build_support_set(reordered(world), world.images(), variables=3, selector=selector, seed=2)
+    assert len(set(support.indices.tolist())) == len(support) == 8
+    assert support.indices.equal(select(selector, encode(reordered(world), world.images()).mean, 8, seed=2))
+    assert support.sector.equal(support.sectors.of(support.codes))
+    assert support.provenance.settings["selector"] == selector
+    assert len(build_support_set(reordered(world), world.images(), variables=3, selector=selector, size=5)) == 5
+
+
+def test_a_size_tops_the_sectors_up(world: Any) -> None:
+    assert len(build_support_set(reordered(world), world.images(), variables=2, size=20, threshold=0.1)) == 20
+    assert len(build_support_set(reordered(world), world.images(), variables=3, size=1)) == 8, "one for each sector at least"
+
+
+def test_images_with_an_attribute_are_left_out_as_if_they_had_never_been(world: Any) -> None:
+    images = hats(world)
+    support = build_support_set(reordered(world), images, variables=2, without=("hat",), seed=3)
+    bare = torch.tensor([i for i in range(500) if i % 5])
+    alone = build_support_set(reordered(world), images.take(bare), variables=2, seed=3)
+    assert support.indices.equal(bare[alone.indices])
+    assert support.images.storage.equal(alone.images.storage)
+    assert support.images.factors == {"hat": ("none",) * len(support)}
+    assert support.sectors.threshold == pytest.approx(alone.sectors.threshold, abs=1e-6)
+    assert support.occupancy.equal(alone.occupancy)
+    assert support.provenance.settings["without"] == ["hat"]
+    excluded = build_support_set(
+        reordered(world), world.images(), variables=2, exclude=[f"#{i}" for i in range(0, 500, 5)], seed=3
+    )
+    assert excluded.indices.equal(support.indices)
+
+
+def test_codes_that_are_there_are_not_made_again(world: Any, tmp_path: Path) -> None:
+    model, images = reordered(world), hats(world)
+    encode(model, images, out=tmp_path / "codes")
+    stored = Encoding.from_pretrained(tmp_path / "codes")
+    tasks: list[str] = []
+    given = build_support_set(
+        model,
+        images,
+        variables=3,
+        order=[2, 0, 1],
+        without=("hat",),
+        encoding=stored,
+        progress=lambda task, done, total, note="": tasks.append(task),
+    )
+    assert tasks == []
+    fresh = build_support_set(model, images, variables=3, order=[2, 0, 1], without=("hat",))
+    assert given.to_json() == fresh.to_json()
+    assert given.codes.equal(fresh.codes)
+
+
+def test_images_that_stay_on_disk_give_the_same(world: Any, tmp_path: Path) -> None:
+    images = world.images()
+    np.save(tmp_path / "images.npy", images.storage.numpy())
+    mapped = ImageSet("world", map_rows(tmp_path / "images.npy"))
+    there = build_support_set(reordered(world), mapped, variables=2)
+    assert there.to_json() == build_support_set(reordered(world), images, variables=2).to_json()
+    assert there.images.content_hash == images.take(there.indices).content_hash
+
+
+def test_codes_of_something_else_are_refused(world: Any, basis: Tensor) -> None:
+    images = world.images()
+    other_images = encode(reordered(world), images.slice(0, 400))
+    with pytest.raises(IllPosedError, match=r"of other images \(world\[0:400\], 400 codes\) than world \(500 images\)"):
+        build_support_set(reordered(world), images, variables=2, encoding=other_images)
+    other_model = encode(world.autoencoder(basis, name="another"), images)
+    with pytest.raises(IllPosedError, match="made by a model of other weights than planted"):
+        build_support_set(reordered(world), images, variables=2, encoding=other_model)
+    wide = Encoding(**{**vars(other_model), "mean": torch.zeros(500, 7)})
+    with pytest.raises(CodeShapeError, match=r"codes of shape \(7,\); planted has \(3,\)"):
+        build_support_set(reordered(world), images, variables=2, encoding=wide)
+
+
+@pytest.mark.parametrize(
+    ("settings", "error", "words"),
+    [
+        ({"units": "sigma"}, UnknownNameError, "Unknown unit of a threshold 'sigma'"),
+        ({"choose": "extrem"}, UnknownNameError, "Did you mean 'extreme'"),
+        ({"selector": "kmeans"}, UnknownNameError, "Did you mean 'k-means'"),
+        ({"selector": "support-set"}, UnknownNameError, "Known: .*sectors"),
+        ({"selector": "random", "choose": "central"}, SettingError, "random chooses by the whole code"),
+        ({"size": 501}, SettingError, "Asked for 501 of 500 images"),
+        ({"size": 0}, SettingError, "Asked for 0 of 500 images"),
+        ({"without": ("hats",)}, UnknownNameError, "Did you mean 'hat'"),
+        ({"exclude": ("#500",)}, UnknownNameError, "holds no image '#500'"),
+        ({"with_": ("hat",), "without": ("hat",)}, IllPosedError, "No image of world is left"),
+        (
+            {"with_": ("hat",), "exclude": [f"#{i}" for i in range(10, 500, 5)]},
+            SettingError,
+            "more than the 2 images to choose",
+        ),
+    ],
+)
+def test_wishes_that_cannot_be_met_are_refused(
+    settings: dict[str, Any], error: type[Exception], words: str, world: Any
+) -> None:
+    with pytest.raises(error, match=words):
+        inspect.unwrap(build_support_set)(reordered(world), hats(world), variables=2, **settings)
+
+
+def test_more_sectors_than_images_are_refused_before_any_work(world: Any) -> None:
+    few = world.images().slice(0, 5)
+    with pytest.raises(
+        SettingError, match=r"3 variables have 8 sectors, more than the 5 images .* ask for 2 variables at most"
+    ):
+        build_support_set(reordered(world), few, variables=3)
+    assert len(build_support_set(reordered(world), few, variables=3, selector="farthest", size=4)) == 4
+
+
 # Spread
 
 
@@ -183,6 +330,8 @@ def test_spread_compares_the_set_with_random_images_of_all(world: Any) -> None:
     assert spread.support.mean == pytest.approx(pdist(members, "sqeuclidean").mean() / 24, rel=1e-9)
     assert spread.random.mean == pytest.approx(pdist(everything, "sqeuclidean").mean() / 24, rel=1e-9)  # 500 < 5,000
     assert spread.ratio == pytest.approx(spread.support.mean / spread.random.mean)
+    assert spread.interval == ratio_interval(spread.support, spread.random)
+    assert spread.interval[0] < spread.ratio < spread.interval[1]
     assert spread.ratio > 1.1  # beyond the threshold in every direction is farther apart than anywhere
     json.dumps(spread.to_json(), allow_nan=False)
 
@@ -193,6 +342,7 @@ def test_images_that_are_all_alike_have_no_ratio(world: Any) -> None:
     spread = compare_spread(support, grey)
     assert math.isnan(spread.ratio)
     assert spread.to_json()["ratio"] is None
+    assert spread.to_json()["interval"] == [None, None]
 
 
 # Maps from few points

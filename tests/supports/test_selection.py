@@ -5,6 +5,7 @@ import torch
 from scipy import stats
 from torch import Tensor
 
+from latlas.base.errors import UnknownNameError
 from latlas.supports.sectors import Sectors
 from latlas.supports.selection import one_per_sector
 
@@ -109,3 +110,52 @@ def test_the_top_up_is_a_uniform_choice_of_the_rest() -> None:
     for _ in range(6000):
         counts[one_per_sector(rows, SECTORS, at_least=5, generator=generator)[4]] += 1
     assert stats.chisquare(counts[sector == 2].numpy()).pvalue > 1e-3
+
+
+# Which member of a sector
+
+
+def test_the_most_extreme_is_the_farthest_beyond_in_its_least_variable() -> None:
+    rows, sector = codes()
+    chosen = one_per_sector(rows, SECTORS, at_least=23, generator=torch.Generator().manual_seed(0), choose="extreme")
+    reach = rows.abs().min(dim=1).values
+    for number in range(4):
+        mine = [int(index) for index in chosen if sector[index] == number]
+        assert mine == sorted(mine, key=lambda index: -float(reach[index])), "the next extreme tops up"
+        assert float(reach[mine[0]]) == float(reach[sector == number].max())
+
+
+def test_the_most_central_is_the_nearest_to_the_mean_of_its_sector_whatever_the_units() -> None:
+    rows, sector = codes()
+    chosen = one_per_sector(rows, SECTORS, at_least=0, generator=torch.Generator().manual_seed(0), choose="central")
+    scaled = (rows / rows.std(dim=0)).double()
+    for number, index in enumerate(chosen.tolist()):
+        members = scaled[sector == number]
+        distances = (members - members.mean(dim=0)).norm(dim=1)
+        assert float((scaled[index] - members.mean(dim=0)).norm()) == pytest.approx(float(distances.min()))
+    units = torch.tensor([1.0, 1000.0])
+    stretched = Sectors(variables=(0, 1), threshold=0.5, scale=tuple(units.tolist()))
+    again = one_per_sector(rows * units, stretched, at_least=0, generator=torch.Generator().manual_seed(0), choose="central")
+    assert again.equal(chosen)
+
+
+def test_members_that_are_equals_are_drawn_by_lot() -> None:
+    rows = torch.ones(8, 2)
+    drawn = {
+        int(one_per_sector(rows, SECTORS, at_least=0, generator=torch.Generator().manual_seed(seed), choose="extreme")[0])
+        for seed in range(40)
+    }
+    assert len(drawn) > 4
+
+
+def test_a_way_to_choose_that_does_not_exist_is_refused() -> None:
+    with pytest.raises(UnknownNameError, match="Did you mean 'extreme'"):
+        one_per_sector(codes()[0], SECTORS, at_least=0, generator=torch.Generator(), choose="extrem")
+
+
+def test_tens_of_thousands_of_sectors_get_one_each() -> None:
+    """Sixteen variables of 20,000 codes: one pass each would take minutes."""
+    rows = torch.randn(20_000, 16, generator=torch.Generator().manual_seed(0))
+    many = Sectors(variables=tuple(range(16)), threshold=0.0)
+    chosen = one_per_sector(rows, many, at_least=0, generator=torch.Generator().manual_seed(0))
+    assert many.of(rows[chosen]).equal(torch.unique(many.of(rows)))

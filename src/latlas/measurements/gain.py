@@ -1,8 +1,11 @@
 """Reconstruction gain: what each latent variable buys."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Float64
+from torch import Tensor
 
 from latlas.base.progress import Progress, silent, track
 from latlas.base.shapes import Codes, PerVariable
@@ -28,14 +31,29 @@ def reconstruction_gain(decoder: Decoder, codes: Codes, images: ImageSet, *, pro
 
     A channel of a spatial latent space counts as one variable: it is set to 0 at every position.
 
-    Cost: one decode of every image for each variable, and one more.
+    Cost: one decode of every image for each variable, and one more. `order_variables` finds the largest with far fewer.
+    """
+    growth = growths(decoder, codes, images, range(codes.shape[1]), progress=progress)
+    unknown = torch.full((growth.shape[1],), float("nan"), dtype=torch.float64)
+    return Gain(mean=growth.mean(dim=0), standard_error=growth.std(dim=0) / len(growth) ** 0.5 if len(growth) > 1 else unknown)
+
+
+def growths(
+    decoder: Decoder, codes: Codes, images: ImageSet, variables: Sequence[int], *, progress: Progress = silent
+) -> Float64[Tensor, "n chosen"]:
+    """Return by how much the squared error per pixel of each image grows when each of some variables is set to 0.
+
+    Args:
+        decoder: what decodes.
+        codes: one an image, in order.
+        images: the originals.
+        variables: whose growths are wanted; channels, of a spatial latent space.
+        progress: told after each variable.
     """
     base = decode_errors(decoder, codes, images)
-    means, errors = [], []
-    for variable in track(range(codes.shape[1]), "gain of each variable", progress):
+    columns = []
+    for variable in track(variables, "gain of each variable", progress):
         silenced = codes.clone()
         silenced[:, variable] = 0.0
-        growth = decode_errors(decoder, silenced, images) - base
-        means.append(growth.mean())
-        errors.append(growth.std() / len(growth) ** 0.5 if len(growth) > 1 else torch.tensor(float("nan")).double())
-    return Gain(mean=torch.stack(means), standard_error=torch.stack(errors))
+        columns.append(decode_errors(decoder, silenced, images) - base)
+    return torch.stack(columns, dim=1)

@@ -83,7 +83,10 @@ def _collapse(latents: LatentTable, zeroing: Zeroing | None) -> Advice:
     return Advice(
         level="good",
         headline=f"{active} of {total} latent variables are active, {total - active} collapsed.",
-        text=f"The latent space is larger than these data need, which costs nothing but size: the collapsed ones can go.{measured}",
+        text=(
+            "The latent space is larger than these data need, which costs nothing but size: `latlas prune` writes the same model "
+            f"without the collapsed ones.{measured}"
+        ),
     )
 
 
@@ -101,7 +104,7 @@ def _rules(latents: LatentTable) -> Sequence[Advice]:
         Advice(
             level="note",
             headline="The published rules disagree on which variables are collapsed.",
-            text=f"Collapsed by rule: {listed}. Variables on the border are used a little: look at their gain before you prune them.",
+            text=f"Collapsed by rule: {listed}. Variables on the border are used a little: look at their gain before you prune them; `latlas prune --keep` says what it costs.",
         ),
     )
 

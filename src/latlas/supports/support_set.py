@@ -1,6 +1,7 @@
 """The SupportSet value: few images, far apart, that cover the main factors of variation."""
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -8,14 +9,34 @@ from torch import Tensor
 
 from latlas.base.artifacts import load_tensors, read_config, save_tensors, write_config, writing
 from latlas.base.cards import FOLDER, Card, write_card
-from latlas.base.errors import ArtifactError
+from latlas.base.errors import ArtifactError, LatlasError
 from latlas.base.hub import Pushable, resolve
-from latlas.base.provenance import Provenance
+from latlas.base.progress import Progress, silent
+from latlas.base.provenance import Provenance, tensor_hash
+from latlas.base.records import plain
 from latlas.data.images import ImageSet
+from latlas.encodings.encode import encode
+from latlas.encodings.encoding import Encoding
+from latlas.models.protocols import LatentModel
 from latlas.supports.sectors import Sectors
 
 KIND = "support-set"
 _TENSORS = "support.safetensors"
+_LISTED = 5  # changed images that an error names
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verification:
+    """Which members a set of images still holds as they were chosen."""
+
+    unchanged: tuple[str, ...]  # names
+    changed: tuple[str, ...]  # there, with other pixels (or as another type of number)
+    missing: tuple[str, ...]
+
+    @property
+    def holds(self) -> bool:
+        """Whether every member is there, unchanged."""
+        return not self.changed and not self.missing
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -25,7 +46,7 @@ class SupportSet(Pushable):
     images: ImageSet  # the members themselves, with their names
     indices: Tensor  # of each member in the set it was chosen from
     codes: Tensor  # of each member, in the space of the model that chose
-    sector: Tensor  # of each member
+    sector: Tensor  # of each member; -1 of one that another rule than by sectors chose within the threshold
     sectors: Sectors
     occupancy: Tensor  # codes of the whole set in each sector, at the threshold
     model: str
@@ -35,10 +56,80 @@ class SupportSet(Pushable):
     def __len__(self) -> int:
         return len(self.images)
 
+    @cached_property
+    def hashes(self) -> tuple[str, ...]:
+        """The SHA-256 of each member's pixels, as `latlas.base.provenance.tensor_hash` takes it of a tensor c x h x w."""
+        return tuple(tensor_hash(image) for image in self.images.storage)
+
+    @property
+    def member_names(self) -> tuple[str, ...]:
+        """The file of each member, or its number in the set it was chosen from."""
+        return self.images.names or tuple(f"#{index}" for index in self.indices.tolist())
+
     @property
     def inhabited(self) -> int:
         """Sectors that hold at least one image."""
         return int((self.occupancy > 0).sum())
+
+    def to_json(self) -> dict[str, Any]:
+        """Return which images, by name, number and hash, and the sectors that they stand for."""
+        record: dict[str, Any] = plain(
+            {
+                "members": self.indices,
+                "names": self.member_names,
+                "hashes": self.hashes,
+                "sector": self.sector,
+                "variables": self.sectors.variables,
+                "threshold": self.sectors.threshold,
+                "centre": self.sectors.centre,
+                "scale": self.sectors.scale,
+                "sectors": self.sectors.count,
+                "inhabited": self.inhabited,
+                "occupancy": self.occupancy,
+                "settings": self.provenance.settings,
+            }
+        )
+        return record
+
+    def verify(self, images: ImageSet) -> Verification:
+        """Compare the pixels of images with the members': each is looked up by its name, or by its number where there are none.
+
+        Args:
+            images: what the members were chosen from, as it is now.
+        """
+        places = {name: place for place, name in enumerate(images.names)}
+        found: dict[str, list[str]] = {"unchanged": [], "changed": [], "missing": []}
+        for name, index, known in zip(self.member_names, self.indices.tolist(), self.hashes, strict=True):
+            place = places.get(name) if self.images.names and places else index if index < len(images) else None
+            if place is None:
+                found["missing"].append(name)
+            else:
+                found["unchanged" if tensor_hash(images.storage[place]) == known else "changed"].append(name)
+        return Verification(**{state: tuple(names) for state, names in found.items()})
+
+    def require_unchanged(self, images: ImageSet) -> None:
+        """Raise unless images still hold every member as it was chosen.
+
+        Raises:
+            ArtifactError: some are not there, or not what their hashes say; names the first.
+        """
+        verified = self.verify(images)
+        for names, state in ((verified.missing, "are not there"), (verified.changed, "are no longer what their hashes say")):
+            if names:
+                more = ", ..." if len(names) > _LISTED else ""
+                raise ArtifactError(
+                    f"Of the {len(self)} members of the Support Set of {self.chosen_from}, {len(names)} {state} in {images.name}: "
+                    f"{', '.join(names[:_LISTED])}{more}. Give the images that it was chosen from, or choose again."
+                )
+
+    def apply(self, model: LatentModel, *, progress: Progress = silent) -> Encoding:
+        """Return the members as another model sees them, in their order.
+
+        Raises:
+            CapabilityError: the model has no encoder.
+            ImageFormatError: it takes images of another shape.
+        """
+        return encode(model, self.images, progress=progress)
 
     def save_pretrained(self, folder: str | Path, *, replace: bool = False) -> None:
         """Write the set as an artifact folder, its images included.
@@ -61,9 +152,12 @@ class SupportSet(Pushable):
                 "variables": list(self.sectors.variables),
                 "threshold": self.sectors.threshold,
                 "centre": list(self.sectors.centre),
+                "scale": list(self.sectors.scale),
                 "model": self.model,
                 "chosen_from": self.chosen_from,
-                "names": [self.images.names[i] for i in range(len(self))] if self.images.names else [],
+                "names": list(self.images.names),
+                "hashes": list(self.hashes),
+                "factors": {name: list(values) for name, values in (self.images.factors or {}).items()},
             }
             write_card(beside, self._card(), self.provenance)
             write_config(beside, kind=KIND, settings=settings, provenance=self.provenance)
@@ -105,12 +199,16 @@ class SupportSet(Pushable):
         tensors = load_tensors(Path(folder) / _TENSORS)
         settings = config["settings"]
         try:
-            return cls(
+            factors = settings.get("factors", {})  # these three are of later versions
+            hashes = settings.get("hashes")
+            scale = tuple(settings.get("scale", ()))
+            loaded = cls(
                 images=ImageSet(
                     name=f"Support Set of {settings['chosen_from']}",
                     storage=tensors["images"],
                     labels=tensors.get("labels"),
                     names=tuple(settings["names"]),
+                    factors={name: tuple(values) for name, values in factors.items()} or None,
                 ),
                 indices=tensors["indices"],
                 codes=tensors["codes"],
@@ -119,6 +217,7 @@ class SupportSet(Pushable):
                     variables=tuple(settings["variables"]),
                     threshold=float(settings["threshold"]),
                     centre=tuple(settings["centre"]),
+                    scale=scale,
                 ),
                 occupancy=tensors["occupancy"],
                 model=settings["model"],
@@ -127,3 +226,15 @@ class SupportSet(Pushable):
             )
         except KeyError as failure:
             raise ArtifactError(f"{folder} is not a readable Support Set (no {failure}). Build it again.") from failure
+        except (AttributeError, TypeError, ValueError, LatlasError) as failure:
+            raise ArtifactError(f"{folder} is not a readable Support Set ({failure}). Build it again.") from failure
+        counts = {len(part) for part in (loaded.indices, loaded.codes, loaded.sector)}
+        if counts != {len(loaded)} or len(loaded.occupancy) != loaded.sectors.count:
+            raise ArtifactError(f"{folder} is not a readable Support Set (its parts are of different lengths). Build it again.")
+        if hashes is not None and list(loaded.hashes) != hashes:
+            wrong = [name for name, now, was in zip(loaded.member_names, loaded.hashes, hashes, strict=False) if now != was]
+            raise ArtifactError(
+                f"{folder} is damaged: images of the Support Set are no longer what their hashes say "
+                f"({', '.join(wrong[:_LISTED]) or 'another number of them'}). Build it again."
+            )
+        return loaded

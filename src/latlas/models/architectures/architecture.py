@@ -9,6 +9,13 @@ from latlas.base.shapes import Codes, Images, ImageShape, LatentShape
 
 
 @runtime_checkable
+class NamedSettings(Protocol):
+    """Settings of networks, under a name: a frozen dataclass, written as JSON beside the weights."""
+
+    name: ClassVar[str]
+
+
+@runtime_checkable
 class Architecture(Protocol):
     """Settings of an encoder/decoder pair; a frozen dataclass, written as JSON beside the weights.
 

@@ -1,7 +1,7 @@
 """The plain convolutional pair: stride-2 convolutions down to a small grid, one linear layer to the codes."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import ClassVar
 
@@ -9,8 +9,9 @@ from torch import Tensor, nn
 
 from latlas.base.errors import SettingError
 from latlas.base.shapes import Codes, Images, ImageShape, LatentShape
-from latlas.models.architectures.architecture import check_positive
+from latlas.models.architectures.architecture import Architecture, check_positive
 from latlas.models.architectures.blocks import frame_padding, next_multiple, square_side
+from latlas.models.architectures.surgery import Cut, Weights, prune_dense
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +40,9 @@ class Conv:
 
     def decoder(self, image_shape: ImageShape) -> nn.Module:
         return ConvDecoder(image_shape, self.channels, self.latent)
+
+    def pruned(self, weights: Mapping[str, Tensor], cut: Cut) -> tuple[Architecture, Weights]:
+        return replace(self, latent=len(cut.kept)), prune_dense(weights, cut, makes="encoder.head", takes="decoder.head")
 
 
 class ConvEncoder(nn.Module):

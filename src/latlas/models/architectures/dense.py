@@ -1,15 +1,16 @@
 """The fully connected pair of the posts: 784-256-64-32-16 for digits, mirrored in the decoder."""
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import ClassVar
 
 from torch import Tensor, nn
 
 from latlas.base.shapes import Codes, Images, ImageShape, LatentShape
-from latlas.models.architectures.architecture import check_positive
+from latlas.models.architectures.architecture import Architecture, check_positive
+from latlas.models.architectures.surgery import Cut, Weights, prune_dense
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +34,10 @@ class Dense:
 
     def decoder(self, image_shape: ImageShape) -> nn.Module:
         return DenseDecoder(image_shape, self.widths, self.latent)
+
+    def pruned(self, weights: Mapping[str, Tensor], cut: Cut) -> tuple[Architecture, Weights]:
+        takes = "decoder.hidden.0" if self.widths else "decoder.head"
+        return replace(self, latent=len(cut.kept)), prune_dense(weights, cut, makes="encoder.head", takes=takes)
 
 
 class DenseEncoder(nn.Module):

@@ -5,7 +5,9 @@ gives posterior and codes together, for a given noise (`infer`). The decoder rep
 """
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import ClassVar, NamedTuple
 
 import torch
@@ -14,7 +16,8 @@ from torch import Tensor, nn
 
 from latlas.base.errors import SettingError
 from latlas.base.shapes import Codes, Images, ImageShape, LatentShape
-from latlas.models.architectures.architecture import check_positive
+from latlas.models.architectures.architecture import Architecture, check_positive
+from latlas.models.architectures.surgery import Cut, Weights, replaced, rows_in
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,20 +37,53 @@ class Draw:
     attention: bool = True  # read and write through a moving window; False: all of the image in every step
     read: int = 5  # side of the window that is read, in filters; without attention it has no effect
     write: int = 5  # side of the window that is written; likewise
+    kept: tuple[int, ...] = ()  # variables that remain after pruning, of all steps together; empty: every one
 
     def __post_init__(self) -> None:
         check_positive(self.name, steps=self.steps, latent=self.latent, hidden=self.hidden, read=self.read, write=self.write)
         if self.attention and min(self.read, self.write) < 2:
             raise SettingError(f"{self.name}: a window needs 2 x 2 filters at least, got read {self.read}, write {self.write}.")
 
+        every = range(self.steps * self.latent)
+        if not all(isinstance(variable, int) and variable in every for variable in self.kept) or any(
+            variable >= following for variable, following in pairwise(self.kept)
+        ):
+            raise SettingError(
+                f"{self.name}: kept must name variables from 0 to {every[-1]}, once each and ascending, got {self.kept}."
+            )
+
+    @property
+    def places(self) -> list[list[int]]:
+        """Which variables of its own each step has: all of them unless the network was pruned."""
+        kept = self.kept or range(self.steps * self.latent)
+        return [[variable % self.latent for variable in kept if variable // self.latent == step] for step in range(self.steps)]
+
+    @property
+    def used(self) -> list[int]:
+        """Variables that at least one step has."""
+        return sorted({variable for step in self.places for variable in step})
+
     def latent_shape(self, image_shape: ImageShape) -> LatentShape:
-        return (self.steps * self.latent,)
+        return (len(self.kept) or self.steps * self.latent,)
 
     def encoder(self, image_shape: ImageShape) -> nn.Module:
         return DrawEncoder(image_shape, self)
 
     def decoder(self, image_shape: ImageShape) -> nn.Module:
         return DrawDecoder(image_shape, self)
+
+    def pruned(self, weights: Mapping[str, Tensor], cut: Cut) -> tuple[Architecture, Weights]:
+        # The steps share their layers, and a variable may be of use to some of them only: each step then has constants of its own
+        # for the others, which no bias could hold for all steps. The encoder makes nothing that no step has.
+        before = list(self.kept) or list(range(self.steps * self.latent))
+        built = replace(self, kept=tuple(before[variable] for variable in cut.kept))
+        rows = rows_in(built.used, among=self.used)
+        rows += [len(self.used) + row for row in rows]
+        fixed = weights["decoder.fixed"].flatten().clone() if self.kept else torch.zeros(self.steps * self.latent)
+        fixed[[before[variable] for variable in cut.removed]] = cut.folded.to(fixed)
+        heads = {name: weights[name][rows] for name in ("encoder.head.weight", "encoder.head.bias")}
+        like = weights["encoder.head.bias"]
+        return built, {**replaced(weights, heads), "decoder.fixed": fixed.view(self.steps, self.latent).to(like)}
 
 
 class Memory(NamedTuple):
@@ -107,12 +143,12 @@ class DrawEncoder(nn.Module):
 
     def __init__(self, image_shape: ImageShape, settings: Draw) -> None:
         super().__init__()
-        self.latent = settings.latent
+        self.places = [rows_in(step, among=settings.used) for step in settings.places]
         seen = 2 * (image_shape[0] * settings.read**2 if settings.attention else math.prod(image_shape))
         self.window = Window(settings.hidden, settings.read, image_shape) if settings.attention else None
         self.network = nn.LSTMCell(seen + settings.hidden, settings.hidden)
         self.start = nn.Parameter(torch.zeros(2, settings.hidden))  # hidden and cell
-        self.head = nn.Linear(settings.hidden, 2 * settings.latent)
+        self.head = nn.Linear(settings.hidden, 2 * len(settings.used))
 
     def unroll(self, images: Images, noise: Codes, decoder: "DrawDecoder") -> tuple[Codes, Codes, Codes, Tensor]:
         """Return means, log-variances and codes of all steps, and the last canvas.
@@ -125,12 +161,12 @@ class DrawEncoder(nn.Module):
         mine = Memory(*(start.expand(images.shape[0], -1) for start in self.start))
         theirs, canvas = decoder.begin(images.shape[0])
         means, log_variances, codes = [], [], []
-        for step_noise in torch.split(noise, self.latent, dim=1):
+        for step, step_noise in enumerate(torch.split(noise, [len(places) for places in self.places], dim=1)):
             glimpse = self.look(images, images - canvas.sigmoid(), theirs.hidden)
             mine = Memory(*self.network(torch.cat([glimpse, theirs.hidden], dim=1), mine))
-            mean, log_variance = self.head(mine.hidden).chunk(2, dim=1)
+            mean, log_variance = (_taken(part, self.places[step]) for part in self.head(mine.hidden).chunk(2, dim=1))
             code = mean + step_noise * (0.5 * log_variance).exp()
-            theirs, canvas = decoder.step(code, theirs, canvas)
+            theirs, canvas = decoder.step(decoder.complete(code, step), theirs, canvas)
             means.append(mean)
             log_variances.append(log_variance)
             codes.append(code)
@@ -145,12 +181,18 @@ class DrawEncoder(nn.Module):
         return (intensity * (rows @ both @ columns.mT)).flatten(1)
 
 
+def _taken(values: Tensor, places: list[int]) -> Tensor:
+    return values if len(places) == values.shape[1] else values[:, places]
+
+
 class DrawDecoder(nn.Module):
     """Codes to logits: the last canvas."""
 
+    fixed: Tensor | None
+
     def __init__(self, image_shape: ImageShape, settings: Draw) -> None:
         super().__init__()
-        self.latent = settings.latent
+        self.places = settings.places
         channels = image_shape[0]
         self.patch_shape = (channels, settings.write, settings.write) if settings.attention else tuple(image_shape)
         self.window = Window(settings.hidden, settings.write, image_shape) if settings.attention else None
@@ -158,12 +200,21 @@ class DrawDecoder(nn.Module):
         self.start = nn.Parameter(torch.zeros(2, settings.hidden))  # hidden and cell
         self.blank = nn.Parameter(torch.zeros(image_shape))  # the canvas before the first step
         self.patch = nn.Linear(settings.hidden, math.prod(self.patch_shape))
+        # Constants of removed variables, at their places.
+        self.register_buffer("fixed", torch.zeros(settings.steps, settings.latent) if settings.kept else None)
 
     def forward(self, codes: Codes) -> Tensor:
         memory, canvas = self.begin(codes.shape[0])  # len() is a number where an export traces, the shape a symbol
-        for code in torch.split(codes, self.latent, dim=1):
-            memory, canvas = self.step(code, memory, canvas)
+        for step, code in enumerate(torch.split(codes, [len(places) for places in self.places], dim=1)):
+            memory, canvas = self.step(self.complete(code, step), memory, canvas)
         return canvas
+
+    def complete(self, code: Tensor, step: int) -> Tensor:
+        """Return the code of a step with the constants of the variables that were removed from it."""
+        if self.fixed is None:
+            return code
+        places = torch.tensor(self.places[step], dtype=torch.long, device=code.device)
+        return self.fixed[step].to(code.dtype).expand(code.shape[0], -1).index_copy(1, places, code)
 
     def begin(self, n: int) -> tuple[Memory, Tensor]:
         """Return the state and the canvas before the first step, for n images."""

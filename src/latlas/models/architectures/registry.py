@@ -5,7 +5,7 @@ from dataclasses import asdict, fields
 from typing import Any
 
 from latlas.base.errors import SettingError, unknown_name
-from latlas.models.architectures.architecture import Architecture
+from latlas.models.architectures.architecture import Architecture, NamedSettings
 from latlas.models.architectures.autoencoder_kl import AutoencoderKL
 from latlas.models.architectures.conv import Conv
 from latlas.models.architectures.dense import Dense
@@ -62,7 +62,7 @@ def settings_from_text(name: str, texts: Sequence[str], *, given: Mapping[str, A
     return settings
 
 
-def architecture_to_json(built: Architecture) -> dict[str, Any]:
+def architecture_to_json(built: NamedSettings) -> dict[str, Any]:
     """Return the settings with the name, ready for JSON."""
     settings = asdict(built)  # type: ignore[call-overload]
     return {"name": built.name, **{key: list(value) if isinstance(value, tuple) else value for key, value in settings.items()}}

@@ -1,13 +1,14 @@
 """The residual pair of the balancing paper, which has it from Dai and Wipf 2019 (arXiv:1903.05789), figure 16."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import ClassVar
 
 from torch import Tensor, nn
 
 from latlas.base.shapes import Codes, Images, ImageShape, LatentShape
-from latlas.models.architectures.architecture import check_positive
+from latlas.models.architectures.architecture import Architecture, check_positive
 from latlas.models.architectures.blocks import (
     DenseResidual,
     ResidualBlock,
@@ -17,6 +18,7 @@ from latlas.models.architectures.blocks import (
     next_power_of_two,
     square_side,
 )
+from latlas.models.architectures.surgery import Cut, Weights, prune_dense
 
 _WIDEST = 1024  # channels of the decoder double from the image inwards, up to this
 _SMALLEST = 2  # the decoder starts from a grid of 2 x 2
@@ -49,6 +51,9 @@ class ResNet:
 
     def decoder(self, image_shape: ImageShape) -> nn.Module:
         return ResNetDecoder(image_shape, self)
+
+    def pruned(self, weights: Mapping[str, Tensor], cut: Cut) -> tuple[Architecture, Weights]:
+        return replace(self, latent=len(cut.kept)), prune_dense(weights, cut, makes="encoder.head", takes="decoder.head")
 
     def padding(self, image_shape: ImageShape) -> list[int]:
         """Return what centres an image in its frame.

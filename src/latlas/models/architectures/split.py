@@ -1,6 +1,7 @@
 """The Split-VAE: its decoder draws two images and a mask that blends them (Asperti, Bugo and Filippini 2022)."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
@@ -8,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn.functional import logsigmoid
 
 from latlas.base.shapes import Codes, Images, ImageShape, LatentShape
-from latlas.models.architectures.architecture import check_positive
+from latlas.models.architectures.architecture import Architecture, check_positive
 from latlas.models.architectures.blocks import (
     DenseResidual,
     ResidualBlock,
@@ -18,6 +19,7 @@ from latlas.models.architectures.blocks import (
     next_multiple,
     square_side,
 )
+from latlas.models.architectures.surgery import Cut, Weights, prune_dense
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +49,9 @@ class Split:
 
     def decoder(self, image_shape: ImageShape) -> nn.Module:
         return SplitDecoder(image_shape, self)
+
+    def pruned(self, weights: Mapping[str, Tensor], cut: Cut) -> tuple[Architecture, Weights]:
+        return replace(self, latent=len(cut.kept)), prune_dense(weights, cut, makes="encoder.head", takes="decoder.head.0")
 
     def padding(self, image_shape: ImageShape) -> list[int]:
         """Return what centres an image in its frame.

@@ -1,0 +1,116 @@
+"""Unevenness: SciPy's chi-square tests say the same, simulated p-values are uniform where nothing is uneven, planted dependence is found."""
+
+import inspect
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+from torch import Tensor
+
+from latlas.base.errors import IllPosedError, SettingError, UnknownNameError
+from latlas.supports.unevenness import independent, unevenness
+
+
+def table(*counts: int) -> Tensor:
+    return torch.tensor(counts)
+
+
+def test_against_even_sectors_it_is_scipys_chi_square() -> None:
+    counts = table(30, 22, 41, 27, 25, 35, 18, 38)
+    found = unevenness(counts, "uniform")
+    expected = stats.chisquare(counts.numpy())
+    assert (found.statistic, found.p_value) == pytest.approx((expected.statistic, expected.pvalue))
+    assert (found.freedom, found.simulated) == (7, False)
+    assert found.effect == pytest.approx(math.sqrt(expected.statistic / (236 * 7)))
+    assert found.entropy == pytest.approx(stats.entropy(counts.numpy()) / math.log(8))
+
+
+@pytest.mark.parametrize("k", [2, 3])
+def test_against_independence_it_is_scipys_contingency_table(k: int) -> None:
+    """Bit 0 is the first variable: it changes fastest, which is the last axis of NumPy's reshaping."""
+    counts = torch.randint(10, 60, (2**k,), generator=torch.Generator().manual_seed(k))
+    found = unevenness(counts, "independence")
+    expected = stats.chi2_contingency(counts.numpy().reshape((2,) * k), correction=False)
+    assert (found.statistic, found.p_value, found.freedom) == pytest.approx((expected.statistic, expected.pvalue, expected.dof))
+    np.testing.assert_allclose(found.expected.numpy(), expected.expected_freq.ravel())
+
+
+def test_a_product_of_shares_is_independent_of_its_own() -> None:
+    shares = torch.tensor([0.2, 0.7, 0.5], dtype=torch.float64)
+    cells = torch.ones(1, 8, dtype=torch.float64)
+    for bit, share in enumerate(shares.tolist()):
+        upper = torch.arange(8) >> bit & 1
+        cells = cells * torch.where(upper.bool(), share, 1 - share)
+    torch.testing.assert_close(independent(1000 * cells), 1000 * cells)
+
+
+def test_against_the_gaussian_it_is_scipys_chi_square_with_its_shares() -> None:
+    counts, probability = table(60, 25, 20, 35), torch.tensor([0.2, 0.1, 0.05, 0.15], dtype=torch.float64)
+    found = unevenness(counts, "gaussian", probability=probability)
+    expected = stats.chisquare(counts.numpy(), 140 * probability.numpy() / 0.5)
+    assert (found.statistic, found.p_value) == pytest.approx((expected.statistic, expected.pvalue))
+    assert float(found.expected.sum()) == pytest.approx(140)  # given how many lie in any sector
+
+
+@pytest.mark.parametrize("against", ["uniform", "independence"])
+def test_few_expected_codes_bring_simulated_p_values_that_are_honest(against: str) -> None:
+    """Tables drawn from independent, even sides: p-values are nowhere too small, and not large throughout either.
+
+    So few codes give few different tables: p-values come in steps, which holds them above the diagonal.
+    """
+    chance = np.random.default_rng(3)
+    found = [
+        unevenness(torch.from_numpy(chance.multinomial(24, [1 / 8] * 8)), against, seed=draw)  # type: ignore[arg-type]
+        for draw in range(120)
+    ]
+    assert all(one.simulated for one in found)
+    p_values = np.array([one.p_value for one in found])
+    assert stats.kstest(p_values, "uniform", alternative="greater").pvalue > 0.01
+    assert 0.4 < p_values.mean() < 0.65
+
+
+def test_the_simulation_agrees_with_fishers_exact_test_of_a_small_table() -> None:
+    """Not the same test, and yet: strong dependence in 16 codes is found by both, none is found by both."""
+    for counts, strong in ((table(8, 0, 0, 8), True), (table(4, 4, 4, 4), False)):
+        found = unevenness(counts, "independence")
+        assert found.simulated
+        assert (found.p_value < 0.01) == (stats.fisher_exact(counts.numpy().reshape(2, 2)).pvalue < 0.01) == strong
+
+
+def test_effects_run_from_0_to_1() -> None:
+    even, one = unevenness(table(50, 50, 50, 50), "uniform"), unevenness(table(200, 0, 0, 0), "uniform")
+    assert (even.effect, even.entropy, even.p_value) == (0.0, pytest.approx(1.0), pytest.approx(1.0))
+    assert (one.effect, one.entropy) == (pytest.approx(1.0), 0.0)
+    assert one.p_value < 1e-100
+
+
+def test_where_nothing_is_left_to_vary_there_is_no_p_value() -> None:
+    one_sided = unevenness(table(10, 30, 0, 0), "independence")  # the second variable has one side
+    assert math.isnan(one_sided.p_value)
+    assert (one_sided.statistic, one_sided.freedom) == (0.0, 0)
+    json.dumps(one_sided.to_json(), allow_nan=False)
+
+
+def test_a_sector_without_a_chance_that_holds_codes_contradicts() -> None:
+    found = unevenness(table(10, 10, 1, 0), "gaussian", probability=torch.tensor([0.5, 0.5, 0.0, 0.0]).double())
+    assert math.isinf(found.statistic)
+    assert found.p_value < 1e-3
+    json.dumps(found.to_json(), allow_nan=False)
+
+
+def test_nonsense_is_refused() -> None:
+    refused = inspect.unwrap(unevenness)
+    with pytest.raises(UnknownNameError, match="Did you mean 'gaussian'"):
+        refused(table(1, 2), "gausian")  # unwrapped: in tests the type checker would answer first
+    with pytest.raises(IllPosedError, match="0 codes in 4 sectors"):
+        unevenness(table(0, 0, 0, 0), "uniform")
+    with pytest.raises(IllPosedError, match="3 codes in 3 sectors"):
+        unevenness(table(1, 1, 1), "uniform")
+    for probability in (None, torch.ones(2).double(), -torch.ones(4).double()):
+        with pytest.raises(SettingError, match="one probability, at least 0, for each of 4 sectors"):
+            refused(table(1, 1, 1, 1), "gaussian", probability=probability)
+    with pytest.raises(IllPosedError, match="gives no sector any probability"):
+        unevenness(table(1, 1), "gaussian", probability=torch.zeros(2).double())
