@@ -102,7 +102,6 @@ def main() -> int:
             "command": "python benchmarks/ranges.py",
             **parts,
             "bounds": bounds,
-            "versions": package_versions(),
         }
         RESULTS.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
         for document, mark, made in TABLES:
@@ -115,7 +114,7 @@ def _kept(name: str, measure: Callable[[Any], dict[str, Any]], progress: Any, *,
     if path.is_file() and not again:
         found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         return found
-    record: dict[str, Any] = plain(measure(progress))
+    record: dict[str, Any] = plain({**measure(progress), "versions": package_versions()})
     path.write_text(json.dumps(record, indent=2), encoding="utf-8")
     return record
 
@@ -137,7 +136,8 @@ def measure_fixture(progress: Any) -> dict[str, Any]:  # noqa: ARG001 - one sign
             "image_none": network.synthesis(known["w_truncated"], "none"),  # type: ignore[operator]
             "image_w_plus": network.synthesis(known["w_plus"]),  # type: ignore[operator]
         }
-    return {name: float((each - known[name]).abs().max() / known[name].abs().max()) for name, each in drawn.items()}
+    far = {name: float((each - known[name]).abs().max() / known[name].abs().max()) for name, each in drawn.items()}
+    return {"differences": far}
 
 
 def measure_pickles(progress: Any) -> dict[str, Any]:  # noqa: ARG001
@@ -208,6 +208,7 @@ def measure_range(name: str) -> Callable[[Any], dict[str, Any]]:
                 },
             }
             if label == "own samples":
+                # They share one calibration, which makes them vary more than independent ones: the bound is stricter than it looks.
                 test = stats.kstest(found.p_values.numpy(), "uniform")
                 rows[label] |= {"ks_statistic": float(test.statistic), "ks_p_value": float(test.pvalue)}
             shown_rows = torch.arange(8)
@@ -398,15 +399,15 @@ def measure_mobile(progress: Any) -> dict[str, Any]:
     """Return the same for MobileStyleGAN's W and a VAE of its faces, cut as CelebA's are, 64 x 64."""
     generator = require_generator(load_model("zoo:mobile-stylegan#w"), "A map")
     faces = _CroppedFaces(generator)
-    count = 2400
+    count = 1200
     images, codes = _cached_faces(faces, count, progress)
     record: dict[str, Any] = {"images": count}
     for label, weight, epochs in (("VAE", 1.0, 20), ("smoother VAE", 4.0, 20)):
-        vae = stream_vae(f"mobile-{weight:g}", images.slice(0, count - 400), progress, kl_weight=weight, epochs=epochs)
-        for fitted in (500, 1000, count - 400):
+        vae = stream_vae(f"mobile-{weight:g}", images.slice(0, count - 300), progress, kl_weight=weight, epochs=epochs)
+        for fitted in (300, 600, count - 300):
             for ridge in (None, "gcv"):
                 record[f"w to {label}, {fitted} images{', ridge gcv' if ridge else ''}"] = _fixed_map(
-                    vae, images, codes, fitted, ridge, picture=label == "VAE" and fitted == count - 400 and ridge == "gcv"
+                    vae, images, codes, fitted, ridge, picture=label == "VAE" and fitted == count - 300 and ridge == "gcv"
                 )
     return record
 
@@ -448,11 +449,11 @@ def _fixed_map(vae: VAE, images: ImageSet, codes: Tensor, fitted: int, ridge: An
     from latlas.measurements.reconstruction import decode_errors
 
     own = encode(vae, images).mean
-    test = slice(len(images) - 400, len(images))
+    test = slice(len(images) - 300, len(images))
     held = images.slice(test.start, test.stop)
     found = fit_map(codes[:fitted], own[:fitted], ridge=ridge)
     moved = found.apply(codes[test])
-    mean = own[:fitted].mean(dim=0).expand(400, -1).contiguous()
+    mean = own[:fitted].mean(dim=0).expand(300, -1).contiguous()
     m, r, middle = (float(decode_errors(vae, each, held).mean()) for each in (moved, own[test], mean))
     if picture:
         first = torch.arange(12)
@@ -481,7 +482,7 @@ def _three_rows(name: str, found: Comparison, source: LatentModel, target: Laten
 
 def _bounds(parts: dict[str, Any]) -> Any:
     if "fixture" in parts:
-        for name, value in parts["fixture"].items():
+        for name, value in parts["fixture"]["differences"].items():
             yield _at_most(f"StyleGAN2, {name}: difference from the reference, relative", value, 1e-4)
     if "pickles" in parts:
         yield _at_least("hostile pickles refused by name", parts["pickles"]["refused"], 12)
@@ -571,7 +572,7 @@ def starts_table(record: dict[str, Any]) -> str:
     rows = [
         [name, f"{row['error']:.5f}", f"{row['median']:.5f}", f"{row['seconds'] / whole:.3f}"]
         for name, row in found.items()
-        if isinstance(row, dict)
+        if isinstance(row, dict) and "seconds" in row
     ]
     return table(["way", "mean error", "median error", "time over that of 1,000 steps"], rows)
 
@@ -584,7 +585,7 @@ def projector_table(record: dict[str, Any]) -> str:
     rows += [
         [name, f"{row['error_of_the_same']:.5f}", f"{row['images_a_minute'] / base['images_a_minute']:.0f}"]
         for name, row in found.items()
-        if name != "projector"
+        if name.startswith("hybrid")
     ]
     return table(["way", "mean error of the same 8 images", "images a minute, relative"], rows)
 
@@ -594,7 +595,7 @@ def maps_table(record: dict[str, Any]) -> str:
     rows = []
     for kind, part in (("avatars StyleGAN2", "maps"), ("MobileStyleGAN", "mobile")):
         for name, row in record[part].items():
-            if isinstance(row, dict):
+            if isinstance(row, dict) and "M" in row:
                 perceptron = row.get("perceptron_M_over_linear")
                 cells = [f"{row[key]:.5f}" for key in ("M", "target_R", "mean_code")]
                 rows.append(

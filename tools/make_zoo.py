@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from latlas.base.artifacts import CONFIG, read_json
+from latlas.base.artifacts import CONFIG, read_json, writing
 from latlas.models.generator import GeneratorModel
 from latlas.models.recoder import Recoder
 from latlas.models.vae import VAE
@@ -41,25 +41,28 @@ def main() -> int:
         parser.error(f"no model of the zoo is called {', '.join(unknown)}; there are {', '.join(COMMANDS)}")
     for name in asked.names or COMMANDS:
         command = f"latlas {COMMANDS[name]} --name {name} --out runs/{name}"
-        if not (RUNS / name / CONFIG).is_file():
-            subprocess.run([str(Path(sys.executable).parent / "latlas"), *shlex.split(command)[1:]], cwd=ROOT, check=True)
+        stamp = RUNS / f"{name}.command"  # an earlier training by another command is none of this model
+        if not (RUNS / name / CONFIG).is_file() or not stamp.is_file() or stamp.read_text(encoding="utf-8") != command:
+            latlas = str(Path(sys.executable).parent / "latlas")
+            subprocess.run([latlas, *shlex.split(command)[1:], "--replace"], cwd=ROOT, check=True)
+            stamp.write_text(command, encoding="utf-8")
         carry(name, command)
     return 0
 
 
 def carry(name: str, command: str) -> None:
-    """Copy a trained model without its history, and write its card."""
+    """Keep a trained model without its history, with its card; what was carried before stays if it cannot be kept."""
     record: Any = read_json(RUNS / name / CONFIG)
     model = KINDS[record["kind"]].from_pretrained(RUNS / name)
-    place = CARRIED / name
-    model.save_pretrained(place, replace=True)
-    size = sum(path.stat().st_size for path in place.iterdir())
-    if size > LARGEST:
-        raise SystemExit(f"{name} takes {size:,} bytes; the repository carries at most {LARGEST:,} of each.")
-    card = place / "README.md"
-    text = card.read_text(encoding="utf-8") if card.is_file() else f"# {name}\n"
-    card.write_text(f"{text.rstrip()}\n\n## Made by\n\n```\n{command}\n```\n", encoding="utf-8")
-    print(f"{place.relative_to(ROOT)}: {size:,} bytes")
+    with writing(CARRIED / name, replace=True) as beside:
+        model.write_files(beside)
+        card = beside / "README.md"
+        text = card.read_text(encoding="utf-8")
+        card.write_text(f"{text.rstrip()}\n\n## Made by\n\n```\n{command}\n```\n", encoding="utf-8")
+        size = sum(path.stat().st_size for path in beside.iterdir())
+        if size > LARGEST:
+            raise SystemExit(f"{name} takes {size:,} bytes; the repository carries at most {LARGEST:,} of each.")
+    print(f"{name}: {size:,} bytes")
 
 
 if __name__ == "__main__":

@@ -145,7 +145,7 @@ def range_(
     from latlas.cli.output import print_findings, print_json, print_table, say_where
     from latlas.cli.progress import shown
     from latlas.data.loading import load_images
-    from latlas.encodings.aggregate import with_codes_of
+    from latlas.encodings.aggregate import check_apart, with_codes_of
     from latlas.inversion.descent import named_budget
     from latlas.models.protocols import require_encoder
     from latlas.reports.page import write_report
@@ -161,7 +161,9 @@ def range_(
     with shown() as progress:
         judged = load_images(images, size=resize, progress=progress)
         if codes_of is not None:
-            loaded = with_codes_of(loaded, load_images(codes_of, size=resize, progress=progress), progress=progress)
+            drawn_from = load_images(codes_of, size=resize, progress=progress)
+            check_apart(drawn_from, judged)
+            loaded = with_codes_of(loaded, drawn_from, progress=progress)
         known = None if reference is None else load_images(reference, size=resize, progress=progress)
         landmarks = None if support is None else SupportSet.from_pretrained(support).images
         result = range_test(

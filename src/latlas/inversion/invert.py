@@ -81,7 +81,7 @@ def invert(
         raise SettingError(f"Starting from noise needs at least 1 start, got {starts}.")
     if not len(images):
         raise ImageFormatError(f"{images.name} holds no images to invert.")
-    noise = drawing.sample_codes(max(starts, 2), seeded(seed, "noise starts")).detach().cpu()
+    noise = start_codes(drawing, max(starts, 2), seeded(seed, "noise starts"))
     mean = mean_code(drawing, seed=seed)
     check_draws(drawing, torch.cat([mean.to(noise), noise]))
     named: list[tuple[str, Codes]] = []
@@ -108,6 +108,13 @@ def invert(
     )
 
 
+def start_codes(generator: Generator, n: int, chance: torch.Generator) -> Codes:
+    """Return codes to start from: those that the generator keeps for it, where it does, else codes as it draws them."""
+    kept: Any = getattr(generator, "start_codes", None)
+    drawn: Tensor = kept(n, chance) if callable(kept) else generator.sample_codes(n, chance)
+    return drawn.detach().cpu()
+
+
 @torch.no_grad()
 def nearest_codes(generator: Generator, images: ImageSet, *, seed: int) -> Codes:
     """Return for each image, of codes that the generator draws, the one whose image has the least squared error.
@@ -119,7 +126,7 @@ def nearest_codes(generator: Generator, images: ImageSet, *, seed: int) -> Codes
     """
     values = max(torch.Size(generator.image_shape).numel(), torch.Size(generator.latent_shape).numel())
     count = max(1, min(_NEAREST_OF, _MOST_VALUES // values))
-    codes = generator.sample_codes(count, seeded(seed, "nearest draws")).detach().cpu()
+    codes = start_codes(generator, count, seeded(seed, "nearest draws"))
     size, device = images_at_once(generator.image_shape), device_of(generator)
     drawn = torch.cat([generator.decode(part.to(device)).float().cpu().flatten(1) for part in torch.split(codes, size)])
     drawn = drawn.nan_to_num(nan=torch.inf)

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from latlas.base.errors import CapabilityError
+from latlas.base.provenance import UNSTATED
 from latlas.base.shapes import Codes, Images, ImageShape, LatentShape
 from latlas.models.adapters.stylegan2 import StyleGANModel
 from latlas.models.architectures.stylegan2 import clip
@@ -48,7 +49,7 @@ class NoisyGenerator:
         self.image_shape: ImageShape = model.image_shape
         self.latent_shape: LatentShape = (self.code_size + sum(side**2 for side in self.sides),)
         self.device = device_of(model)
-        self.fingerprint = f"{model.fingerprint}/noise"
+        self.fingerprint = UNSTATED if model.fingerprint == UNSTATED else f"{model.fingerprint}/noise"
 
     def joined(self, codes: Codes, noises: Sequence[Tensor]) -> Float[Tensor, "n joined"]:
         """Return codes and their noise as codes of this generator."""

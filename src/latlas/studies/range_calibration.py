@@ -42,6 +42,7 @@ class RangeCalibration:
     examples: ImageSet  # the first few
     example_codes: Tensor  # what inversion found for those
     fingerprint: str  # of the generator
+    model: LatentModel  # itself: what tells generators apart that state no fingerprint
 
     @property
     def budget(self) -> Budget:
@@ -141,6 +142,7 @@ def calibrate_range(
         examples=own.take(shown, name=own.name),
         example_codes=inverted.codes[shown],
         fingerprint=drawing.fingerprint,
+        model=model,
     )
 
 

@@ -9,10 +9,11 @@ from torch import Tensor
 
 from latlas.base.errors import IllPosedError, SettingError
 from latlas.base.progress import Progress, silent
-from latlas.base.provenance import Provenance
+from latlas.base.provenance import UNSTATED, Provenance
 from latlas.base.records import plain
 from latlas.base.shapes import PerImage
 from latlas.data.images import ImageSet
+from latlas.encodings.aggregate import AggregateGenerator
 from latlas.inversion.descent import Budget, Inversion
 from latlas.inversion.invert import check_fit
 from latlas.measurements.conformal import adjusted_p_values, conformal_p_values
@@ -197,7 +198,8 @@ def range_test(
     if not 0 < level < 1:
         raise SettingError(f"The level must lie between 0 and 1, got {level}.")
     if calibration is not None:
-        if calibration.fingerprint != generator.fingerprint:
+        unstated = calibration.fingerprint == UNSTATED and calibration.model is not generator
+        if calibration.fingerprint != generator.fingerprint or unstated:
             raise SettingError(f"The calibration is of another generator than {generator.name}. Calibrate this one.")
         beside = {
             "budget": budget is not None,
@@ -267,6 +269,8 @@ def _judge(
     for role, result in (("reference", reference), ("support", support)):
         if result is not None:
             made_from[role] = result.provenance.made_from["images"]
+    if isinstance(generator, AggregateGenerator):
+        made_from["codes_of"] = generator.encoding.images_hash
     if base.procedure.recoder is not None:
         made_from["recoder"] = base.procedure.recoder.fingerprint
     return RangeResult(
