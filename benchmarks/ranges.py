@@ -388,10 +388,12 @@ def measure_maps(progress: Any) -> dict[str, Any]:
                 record[f"{space} to VAE, {count} images, ridge {ridge}"] = _row(found)
         best = compare(generator, vaes["VAE"], "stream", stream=16_000, yardstick=True, progress=progress)
         record[f"{space} to VAE, 16000 images"] = _row(best)
-        _three_rows(f"type-3-stylegan-{space}-to-vae", best, generator, vaes["VAE"])
+        if space == "w":
+            _three_rows("type-3-stylegan-w-to-vae", best, generator, vaes["VAE"])
         back = compare(vaes["VAE"], generator, "stream", stream=16_000, yardstick=True, progress=progress)
         record[f"VAE to {space}, 16000 images"] = _row(back)
-        _three_rows(f"type-3-vae-to-stylegan-{space}", back, vaes["VAE"], generator)
+        if space == "w":
+            _three_rows("type-3-vae-to-stylegan-w", back, vaes["VAE"], generator)
     return record
 
 
@@ -399,13 +401,13 @@ def measure_mobile(progress: Any) -> dict[str, Any]:
     """Return the same for MobileStyleGAN's W and a VAE of its faces, cut as CelebA's are, 64 x 64."""
     generator = require_generator(load_model("zoo:mobile-stylegan#w"), "A map")
     faces = _CroppedFaces(generator)
-    count = 1200
+    count = 1500
     images, codes = _cached_faces(faces, count, progress)
     record: dict[str, Any] = {"images": count}
     for label, weight, epochs in (("VAE", 1.0, 20), ("smoother VAE", 4.0, 20)):
         vae = stream_vae(f"mobile-{weight:g}", images.slice(0, count - 300), progress, kl_weight=weight, epochs=epochs)
         for fitted in (300, 600, count - 300):
-            for ridge in (None, "gcv"):
+            for ridge in (None, "gcv") if fitted > codes.shape[1] else ("gcv",):
                 record[f"w to {label}, {fitted} images{', ridge gcv' if ridge else ''}"] = _fixed_map(
                     vae, images, codes, fitted, ridge, picture=label == "VAE" and fitted == count - 300 and ridge == "gcv"
                 )

@@ -40,7 +40,8 @@ def test_a_recoder_brings_back_what_its_generator_draws(spec: str) -> None:
     with torch.inference_mode():
         images = drawing.decode(drawing.sample_codes(200, seeded(7)))
         again = drawing.decode(recoder.encode(images).mean)
-    assert float(images.min()) >= 0 and float(images.max()) <= 1
+    assert float(images.min()) >= 0
+    assert float(images.max()) <= 1
     # A tenth of what the mean image leaves, which knows nothing of the image.
     assert float((again - images).square().mean()) < 0.1 * float(images.var(dim=0).mean())
     shuffled = images[torch.randperm(200, generator=torch.Generator().manual_seed(1))]
