@@ -15,7 +15,7 @@ DEV := $(VENV)/.installed-dev
 ZOO := gan-face-generate==1.1.1 random-face==2021.7.21.1
 BENCH := $(VENV)/.installed-bench
 
-.PHONY: help setup tour test test-slow check format bench-tour bench-calibration bench-balance-start bench-renormalisation bench-variance-loss bench-maps bench-map-studies bench-mobile-stylegan bench-pythae clean
+.PHONY: help setup tour test test-slow check format bench-tour bench-calibration bench-balance-start bench-renormalisation bench-variance-loss bench-maps bench-map-studies bench-mobile-stylegan bench-pythae bench-range bench-support bench-planted bench-kl bench-sparsity zoo clean
 .DELETE_ON_ERROR:
 
 help: ## Show the targets
@@ -90,6 +90,24 @@ bench-mobile-stylegan: $(DEV) ## MobileStyleGAN beside OpenVINO (OPENVINO=a Pyth
 
 bench-pythae: $(BENCH) ## latlas beside pythae in one run: benchmarks/results/against_pythae.json
 	$(PY) benchmarks/against_pythae.py
+
+bench-range: $(DEV) ## Inversion, range test and the maps of StyleGANs: benchmarks/results/range.json
+	$(PY) benchmarks/ranges.py
+
+bench-support: $(DEV) ## Order of variables, Support Sets, planted gaps: benchmarks/results/support.json
+	$(PY) benchmarks/support.py
+
+bench-planted: $(DEV) ## Models trained without headwear, a colour, a rotation: benchmarks/results/planted.json
+	$(PY) benchmarks/planted.py
+
+bench-kl: $(DEV) ## KL curve, trajectories, clouds with and without sampling: benchmarks/results/kl.json
+	$(PY) benchmarks/kl.py
+
+bench-sparsity: $(DEV) ## Collapsed variables, noise injection, the variance law: benchmarks/results/sparsity.json
+	$(PY) benchmarks/sparsity.py --budget paper
+
+zoo: $(DEV) ## Make the models that latlas carries again (those under runs/ are not trained again)
+	$(PY) tools/make_zoo.py
 
 clean: ## Remove the environment
 	rm -rf $(VENV)

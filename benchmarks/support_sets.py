@@ -1,18 +1,8 @@
-"""Support Sets, measured: how far apart their images lie, how long choosing takes, how well they fix a map.
+"""Support Sets, measured: how far apart their images lie, and how long choosing takes; what benchmarks/support.py writes down."""
 
-    python benchmarks/support_sets.py                       # all three, after bench-calibration, whose models it uses
-    python benchmarks/support_sets.py selection             # 200,000 codes on disk: a minute
-    python benchmarks/support_sets.py spread little-data    # some minutes, and a quarter of an hour
-
-Prints JSON.
-"""
-
-import argparse
-import json
 import multiprocessing
 import resource
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -24,9 +14,8 @@ import numpy as np
 import torch
 
 from latlas.base.progress import Progress
-from latlas.base.provenance import Provenance, package_versions
+from latlas.base.provenance import Provenance
 from latlas.base.seeds import generator
-from latlas.cli.progress import shown
 from latlas.data.images import ImageSet
 from latlas.data.loading import load_images
 from latlas.encodings.encode import encode
@@ -35,7 +24,6 @@ from latlas.encodings.mapped import map_rows
 from latlas.measurements.gain import reconstruction_gain
 from latlas.models.adapters.callables import CallableModel
 from latlas.models.vae import VAE
-from latlas.studies.little_data import study_little_data
 from latlas.studies.sectors import study_sectors
 from latlas.studies.support import BY_SECTORS, OTHERS, build_support_set, compare_spread
 from latlas.supports.selection import CHOICES
@@ -47,32 +35,6 @@ VARIABLES = (4, 5, 6, 7)
 GAIN_IMAGES = 500
 CODES, LATENT, WANTED = 200_000, 64, 128  # of the selection
 SIDE = 16  # of its images, which only have to be there
-
-
-def main() -> int:
-    """Measure what is asked for and print it; return 1 if a bound was missed."""
-    parts = {"spread": spread, "selection": lambda _: selection(), "little-data": little_data}
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("parts", nargs="*", metavar="PART", help=", ".join(parts))
-    asked = parser.parse_args().parts or list(parts)
-    if not set(asked) <= set(parts):
-        parser.error(f"the parts are {', '.join(parts)}")
-    with shown() as progress:
-        record: dict[str, Any] = {part: parts[part](progress) for part in asked}
-    missed = misses(record)
-    print(json.dumps({**record, "bounds": BOUNDS, "missed": missed, "versions": package_versions()}, indent=2))
-    return 1 if missed else 0
-
-
-def misses(record: dict[str, Any]) -> list[str]:
-    """Return what lies beyond its bound: the widest set by sectors, the slowest and the largest selection."""
-    missed = []
-    if "spread" in record and record["spread"]["widest"]["ratio"] <= BOUNDS["spread of avatars"]:
-        missed.append("spread of avatars")
-    for row in record.get("selection", {}).values():
-        missed += [f"{row['selector']}: seconds"] * (row["seconds"] > BOUNDS["seconds of a selection"])
-        missed += [f"{row['selector']}: GiB"] * (row["peak_GiB"] > BOUNDS["GiB of a selection"])
-    return missed
 
 
 def spread(progress: Progress) -> dict[str, Any]:
@@ -118,7 +80,6 @@ def spread(progress: Progress) -> dict[str, Any]:
         "model": model.name,
         "images": images.name,
         "sets": sets,
-        "widest": max(sets, key=lambda row: row["interval"][0]),
         "others": others,
         "unevenness": {
             null: {key: test[key] for key in ("statistic", "freedom", "p_value", "simulated", "effect", "entropy")}
@@ -194,14 +155,3 @@ def _select(place: Path, selector: str) -> dict[str, Any]:
 
 def _images(place: Path) -> ImageSet:
     return ImageSet("noise", map_rows(place / "images.npy"))
-
-
-def little_data(progress: Progress) -> dict[str, Any]:
-    """Return the M error of maps fitted on as many images as variables plus one to 512, by every selector, with error bars."""
-    source, target = (VAE.from_pretrained(MODELS / f"{calibration.DEFAULT}-{seed}") for seed in (0, 1))
-    train, test = load_images("avatars:train[0:8000]", progress=progress), load_images("avatars:test", progress=progress)
-    return study_little_data(source, target, train, test=test, measured=300, progress=progress).to_json()
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -22,7 +22,7 @@ def test_the_tour_kept_its_bounds() -> None:
 
 def _shell_lines() -> list[str]:
     blocks = re.findall(r"```sh\n(.*?)```", README, flags=re.DOTALL)
-    return [line.split("#")[0].strip() for block in blocks for line in block.splitlines() if line.strip()]
+    return [line.split(" #")[0].strip() for block in blocks for line in block.splitlines() if line.strip()]
 
 
 COMMANDS = typer.main.get_command(app).commands  # type: ignore[attr-defined]

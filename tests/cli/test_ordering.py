@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from typer.testing import CliRunner
 
-from latlas.base.errors import LatlasError
+from latlas.base.errors import CapabilityError, IllPosedError, LatlasError, NonFiniteError
 from latlas.cli.main import app
 from latlas.cli.ordering import By
 from latlas.data.loading import load_images
@@ -110,3 +110,25 @@ def test_the_top_of_all_variables_is_all_of_them(model: str, blobs: str) -> None
     done = CliRunner().invoke(app, ["order", model, blobs, "--top", "5", "--json"])
     assert done.exit_code == 0, done.output
     assert sorted(json.loads(done.stdout)["leading"]) == list(range(5))
+
+
+@pytest.mark.parametrize("error", [CapabilityError, IllPosedError, NonFiniteError])
+def test_a_measure_that_nobody_asked_for_fails_alone(
+    error: type[LatlasError], model: str, blobs: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: object, **__: object) -> torch.Tensor:
+        raise error("No derivative of this <decoder>.")
+
+    monkeypatch.setattr("latlas.measurements.ordering.squared_derivatives", fails)
+    out = tmp_path / "order"
+    done = CliRunner().invoke(app, ["order", model, blobs, "--top", "2", "--out", str(out)])
+    assert done.exit_code == 0, done.output
+    assert "Not compared with Jacobian norm." in done.output
+    record = json.loads((out / "report.json").read_text())
+    assert set(record["alternatives"]) == {"kl", "variance"}
+    assert record["left_out"] == {"jacobian": "No derivative of this <decoder>."}
+    page = (out / "report.html").read_text()
+    assert "Not compared with Jacobian norm." in page
+    assert "No derivative of this &lt;decoder&gt;." in page
+    asked = CliRunner().invoke(app, ["order", model, blobs, "--top", "2", "--by", "jacobian"])
+    assert isinstance(asked.exception, error)

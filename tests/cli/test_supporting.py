@@ -94,6 +94,9 @@ MISTAKES = {
     "exclude": (["--exclude", "nothing.txt"], "a text file with the name of an image on each line"),
     "npz": (["--npz", "s.zip"], "ends in .npz"),
     "size": (["--size", "201"], "Asked for 201 of 200 images"),
+    "one": (["--size", "1", "--selector", "k-means"], "ask for 2 to that many"),
+    "none": (["--variables", "0"], "0 variables of a latent space of 3"),
+    "not a number": (["--threshold", "nan"], "must be at least 0, got nan"),
     "codes": (["--codes", "nowhere"], "nowhere"),
 }
 
@@ -131,3 +134,18 @@ def test_more_sectors_than_images_and_places_that_are_taken_are_refused(place: P
     )
     assert "already holds something" in str(taken.exception)
     assert [path.name for path in tmp_path.rglob("*")] == ["pictures", "mine.txt"]
+
+
+SLIPS = ("selector", "choice", "unit", "too many", "none", "size", "one", "not a number")
+
+
+@pytest.mark.parametrize("case", SLIPS)
+def test_a_slip_is_told_before_anything_is_encoded(case: str, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def encodes(*_: object, **__: object) -> None:
+        pytest.fail("encoded for nothing")
+
+    monkeypatch.setattr("latlas.encodings.encode.encode", encodes)
+    options, text = MISTAKES[case]
+    done = CliRunner().invoke(app, ask(place, *options))
+    assert isinstance(done.exception, LatlasError), done.output
+    assert text in str(done.exception)

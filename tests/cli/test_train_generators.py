@@ -11,11 +11,13 @@ from click.testing import Result
 from typer.testing import CliRunner
 
 from latlas.base.errors import LatlasError
-from latlas.cli import training
+from latlas.cli import generators, training
 from latlas.models import loading
 from latlas.models.architectures.dcgan import DCGAN
 from latlas.models.generator import KIND, GeneratorModel
 from latlas.models.recoder import Recoder, with_recoder
+from latlas.training.adversarial_runs import TrainedGAN
+from latlas.training.precision import choose_precision
 
 app = typer.Typer()
 app.command("train", cls=training.TrainCommand)(training.train)
@@ -128,3 +130,18 @@ def test_other_architectures_are_still_vaes(spots: str, tmp_path: Path) -> None:
     done = latlas("dense", spots, "--widths", "4", "--latent", "2", "--epochs", "1", "--out", str(tmp_path / "m"))
     assert done.exit_code == 0, done.output
     assert json.loads((tmp_path / "m" / "config.json").read_text())["kind"] == "vae"
+
+
+@pytest.mark.parametrize(("ratio", "told"), [(0.81, "samples lie 90% as far apart as the images"), (float("nan"), "")])
+def test_how_far_apart_samples_lie_is_told_as_a_distance(ratio: float, told: str, capsys: pytest.CaptureFixture[str]) -> None:
+    model = GeneratorModel(DCGAN(channels=2, latent=3), (1, 8, 8), name="g")
+    last = {"step": 7, "real_score": 0.1, "fake_score": -0.1}
+    precision = choose_precision("float32", convolutional=True, device=torch.device("cpu"))
+    result = TrainedGAN(
+        model=model, history=[last], precision=precision, spread_ratio=ratio, seconds=1.0, images_per_second=5.0
+    )
+    generators._say(result, None, json=False)
+    words = " ".join(capsys.readouterr().out.split())
+    assert told in words
+    assert "nan" not in words
+    assert ("as far apart" in words) == bool(told)

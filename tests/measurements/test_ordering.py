@@ -21,8 +21,11 @@ from latlas.base.errors import (
 from latlas.data.images import ImageSet
 from latlas.encodings.encode import encode
 from latlas.measurements.gain import growths, reconstruction_gain
+from latlas.measurements.jacobians import squared_derivatives
 from latlas.measurements.ordering import MEASURES, Ordering, order_variables, rank_agreement
 from latlas.models.adapters.callables import CallableModel
+from latlas.models.architectures.autoencoder_kl import AutoencoderKL
+from latlas.models.vae import VAE
 
 SHAPE, PIXELS, LATENT, N = (1, 4, 6), 24, 6, 400
 STRENGTH = torch.tensor([0.02, 0.05, 0.01, 0.0, 0.03, 0.0291])  # the last ties with the one before
@@ -288,3 +291,17 @@ def test_mistakes_are_told(planted: CallableModel, images: ImageSet, codes: Tens
         order_variables(planted, ImageSet("large", torch.rand(3, 1, 8, 8)))
     with pytest.raises(IllPosedError, match="holds no images"):
         order_variables(planted, ImageSet("none", torch.rand(0, *SHAPE)))
+
+
+def test_attention_has_a_jacobian_and_it_is_that_of_reverse_mode() -> None:
+    """Signs of the positions are drawn: their mean is within its standard error of the sum over positions."""
+    pytest.importorskip("diffusers")
+    torch.manual_seed(0)
+    model = VAE(AutoencoderKL(latent=2, channels=(4, 4), layers=1, norm_groups=2), (1, 4, 4))
+    point = torch.randn(1, 2, 2, 2)
+    full = torch.autograd.functional.jacobian(model.decode, point)  # type: ignore[no-untyped-call]
+    expected = full.double().square().sum(dim=(6, 7)).mean(dim=(0, 1, 2, 3)).flatten()
+    drawn = squared_derivatives(model, point.repeat(400, 1, 1, 1))
+    error = drawn.std(dim=0) / 20
+    assert ((drawn.mean(dim=0) - expected).abs() < 4 * error).all()
+    assert (error < 0.1 * expected).all()

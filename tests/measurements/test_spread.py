@@ -1,14 +1,17 @@
 """Spread: the brute force over pairs and over left-out images, without either."""
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from scipy.spatial.distance import pdist
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from latlas.base.errors import IllPosedError
 from latlas.measurements.spread import Spread, pairwise_spread, ratio_interval
+from latlas.models.protocols import images_at_once
 
 
 @pytest.mark.parametrize(("n", "shape"), [(3, (1, 2, 2)), (4, (3, 5, 4)), (40, (1, 8, 8))])
@@ -91,3 +94,24 @@ def test_spreads_without_an_error_or_of_0_have_no_interval() -> None:
     )
     for pair in ((known, unknown), (unknown, known), (known, none), (none, known)):
         assert all(math.isnan(end) for end in ratio_interval(*pair))
+
+
+class Largest(TorchDispatchMode):
+    """Notes how many values the largest float64 tensor has that is made while this lasts."""
+
+    values = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        made = func(*args, **(kwargs or {}))
+        if isinstance(made, torch.Tensor) and made.dtype == torch.float64:
+            self.values = max(self.values, made.numel())
+        return made
+
+
+def test_images_are_never_all_in_float64_at_once() -> None:
+    images = torch.rand(12, 3, 300, 300, generator=torch.Generator().manual_seed(2))
+    with Largest() as largest:
+        spread = pairwise_spread(images)
+    assert largest.values <= images_at_once((3, 300, 300)) * 3 * 300 * 300 < images.numel() / 3
+    exact = images.double().flatten(1)
+    assert spread.mean == pytest.approx(2 * float(exact.var(dim=0).mean()), rel=1e-12)

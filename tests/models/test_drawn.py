@@ -7,6 +7,7 @@ from torch import Tensor
 from latlas.base.errors import IllPosedError, ImageFormatError, LatlasError, NonFiniteError
 from latlas.models.adapters.callables import CallableModel
 from latlas.models.drawn import check_drawn, check_varied
+from latlas.numerics.moments import MarginalMoments
 
 MODEL = CallableModel(name="painter", image_shape=(1, 2, 3), latent_shape=(2,))
 
@@ -49,3 +50,18 @@ def test_images_that_differ_by_rounding_alone_are_alike(difference: float) -> No
     with pytest.raises(IllPosedError, match=r"painter draws one and the same image whatever the code \(collapsed\?\)"):
         check_varied(torch.cat([one, one + difference]), MODEL)
     check_varied(torch.cat([one, one + 1e-3]), MODEL)
+
+
+def test_many_large_images_are_judged_by_batches_as_they_are_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Alike within every batch, and not from batch to batch: the variance is that of all."""
+    monkeypatch.setattr("latlas.models.drawn.images_at_once", lambda shape: 2)
+    drawn = torch.zeros(6, 1, 2, 3)
+    drawn[4:] = 2.4e-4  # variance 1.5e-8; that of the population is 1.3e-8
+    check_varied(drawn, MODEL)
+    check_varied(MarginalMoments.of(drawn), MODEL)
+    drawn[4:] = 1.93e-4  # variance 0.99e-8
+    for found in (drawn, MarginalMoments.of(drawn)):
+        with pytest.raises(IllPosedError, match="one and the same image"):
+            check_varied(found, MODEL)
+    drawn[4:] = 2.0e-4  # variance 1.07e-8 of a sample, 0.89e-8 of a population
+    check_varied(drawn, MODEL)

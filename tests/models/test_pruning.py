@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from latlas.base.errors import CapabilityError, CodeShapeError, SettingError
+from latlas.base.errors import CapabilityError, CodeShapeError, NonFiniteError, SettingError
 from latlas.base.provenance import UNSTATED
 from latlas.models.adapters.callables import CallableModel
 from latlas.models.adapters.modules import from_module
@@ -275,3 +275,12 @@ def test_half_a_model_cannot_be_pruned() -> None:
     )
     with pytest.raises(CapabilityError, match="draw its own codes"):
         require_generator(seen, "A test")
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_constants_that_are_no_numbers_are_refused_where_they_would_be_folded(value: float) -> None:
+    constants = CONSTANTS.clone()
+    constants[4] = value
+    with pytest.raises(NonFiniteError, match="hold NaN or infinity"):
+        Cut(kept=(1, 2), constants=constants)
+    Cut(kept=(1, 4), constants=constants)  # those of kept variables are of no account

@@ -79,6 +79,17 @@ def test_the_page_names_what_is_missed_and_escapes_what_it_is_told(
     assert any(isinstance(block, Picture) and block.row_labels == ("0", "1", "2", "3") for block in report.sections[2].blocks)
 
 
+def test_the_evidence_tells_how_many_landmarks_lie_beyond_own_samples(
+    results: Sequence[Coverage], models: list[CallableModel]
+) -> None:
+    for result, judged in zip(results, models, strict=True):
+        evidence = coverage_report(result, judged).sections[-1]
+        beyond, count = result.summary()["missed_against_own_samples"], len(result.support)
+        caption = next(block.caption for block in evidence.blocks if isinstance(block, Picture))
+        assert f"{beyond} of {count} landmarks lie beyond them, corrected" in caption
+        assert "early every" not in caption
+
+
 def test_variables_are_not_drawn_by_a_model_that_did_not_choose(
     results: Sequence[Coverage], models: list[CallableModel]
 ) -> None:
@@ -117,6 +128,8 @@ def test_the_leaderboard_begins_with_the_model_that_misses_least(
     assert table.rows[0][-1] is None
     assert report.numbers["models"] == [result.to_json() for result in results]
     assert [section.title for section in report.sections[1:]] == ["whole", "<lacking>"]
+    for section, result in zip(report.sections[1:], reversed(results), strict=True):
+        assert section.findings == coverage_findings(result)
     render(report)
     assert len(leaderboard_table(results).columns) == len(table.rows[0])
 

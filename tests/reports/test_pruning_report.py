@@ -1,5 +1,6 @@
 """The page of a pruning: what was kept, what it cost, and a warning where too little was looked at."""
 
+import math
 import re
 from dataclasses import replace
 
@@ -81,8 +82,8 @@ def test_a_difference_beyond_rounding_is_no_good_news(result: PrunedModel) -> No
 
 
 def test_channels_that_stay_although_collapsed_are_named(result: PrunedModel) -> None:
-    assert "Channels 1, 2 carry nothing" in pruning_findings(replace(result, uneven=(1, 2)))[2].headline
-    assert "Channel 1 carries nothing" in pruning_findings(replace(result, uneven=(1,)))[2].headline
+    assert "Channels 1, 2 carry nothing" in pruning_findings(replace(result, varying_by_position=(1, 2)))[2].headline
+    assert "Channel 1 carries nothing" in pruning_findings(replace(result, varying_by_position=(1,)))[2].headline
 
 
 def test_few_images_are_warned_of() -> None:
@@ -105,3 +106,14 @@ def test_a_model_without_error_has_a_curve_and_no_percentage() -> None:
     assert result.errors.before == 0.0
     assert "the error stays 0" in pruning_findings(result)[0].headline
     assert error_curve(result).startswith("<svg")
+
+
+def test_rounding_makes_no_false_sentence(result: PrunedModel) -> None:
+    def told(**changes: float) -> list[str]:
+        found = replace(result, errors=replace(result.errors, **changes))  # type: ignore[arg-type]
+        return [finding.headline for finding in pruning_findings(found)]
+
+    assert "no pixel differs by more than 1e-05." in told(largest_output_difference=1.4e-6)[1]
+    before = result.errors.before
+    assert "changes by +20 % (± 12)." in told(after=1.2 * before, difference_standard_error=0.06 * before)[0]
+    assert told(after=1.2 * before, difference_standard_error=math.nan)[0].endswith("changes by +20 %.")

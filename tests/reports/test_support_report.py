@@ -1,6 +1,8 @@
 """The page of a Support Set: what the study found stands there, and CelebA's published figures only beside CelebA."""
 
 import math
+import re
+from dataclasses import replace
 
 import pytest
 import torch
@@ -14,6 +16,7 @@ from latlas.studies.sectors import SectorStudy, study_sectors
 from latlas.studies.support import SpreadComparison
 from latlas.supports.sectors import Sectors
 from latlas.supports.support_set import SupportSet
+from latlas.supports.unevenness import unevenness
 
 WIDE = SpreadComparison(support=Spread(mean=0.2, standard_error=0.004), random=Spread(mean=0.1, standard_error=0.001))
 
@@ -107,15 +110,43 @@ def test_the_caption_says_how_they_were_chosen() -> None:
 
     assert "drawn at random within its sector" in caption()
     assert "the one farthest beyond the threshold. Images with hat were left out." in caption(choose="extreme", without=["hat"])
+    assert "Images on a list of 2 names were left out." in caption(exclude=["#1", "#2"])
+    assert "Images without hat or on a list of 1 name were left out." in caption(**{"with": ["hat"], "exclude": ["#1"]})
+    assert "left out" not in caption()
     assert "chosen by another rule (k-means)" in caption(selector="k-means")
 
 
-def test_even_sectors_are_said_to_be_even() -> None:
+def test_even_sectors_show_no_unevenness() -> None:
     codes = torch.randn(800, 2, generator=torch.Generator().manual_seed(5))
     study = study_sectors(codes, Sectors(variables=(0, 1), threshold=0.1))
     images = ImageSet("pictures", torch.rand(800, 1, 2, 2, generator=torch.Generator().manual_seed(0)))
     found = support_section(a_set(study, images, codes, "pictures"), WIDE, sectors=study).findings[-1]
-    assert "about evenly inhabited" in found.headline
+    assert found.level == "good"
+    assert re.fullmatch(
+        rf"No unevenness is shown \(p = [\d.]+, {int(study.occupancy.sum())} images in 4 sectors\)\.", found.headline
+    )
     uneven = support_section(a_set(*study_of(), "pictures"), WIDE, sectors=study_of()[0]).findings[-1]
     assert "unevenly inhabited" in uneven.headline
     assert "against the fitted Gaussian" in uneven.text
+
+
+def test_too_few_images_to_show_unevenness_are_no_good_news() -> None:
+    """12 images in 128 sectors: that nothing was found says nothing."""
+    codes = torch.randn(12, 7, generator=torch.Generator().manual_seed(1))
+    study = study_sectors(codes, Sectors(variables=tuple(range(7)), threshold=0.0))
+    images = ImageSet("pictures", torch.rand(12, 1, 2, 2))
+    found = support_section(a_set(study, images, codes, "pictures"), WIDE, sectors=study).findings[-1]
+    assert "12 images in 128 sectors" in found.headline
+    assert found.level == "note"
+
+
+@pytest.mark.parametrize(
+    ("counts", "level"), [((100, 104, 98, 98, 101, 99, 103, 97), "good"), ((100, 130, 90, 80, 100, 105, 95, 100), "note")]
+)
+def test_a_small_p_value_is_no_good_news_either(counts: tuple[int, ...], level: str) -> None:
+    study, images, codes = study_of()
+    test = unevenness(torch.tensor(counts), "uniform")
+    told = replace(study, tests={**study.tests, "uniform": test})
+    found = support_section(a_set(study, images, codes, "pictures"), WIDE, sectors=told).findings[-1]
+    assert found.level == level, test.p_value
+    assert found.headline.startswith("No unevenness is shown")

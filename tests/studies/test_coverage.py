@@ -1,6 +1,7 @@
 """Coverage: what was planted as missing is named, and a model that lacks nothing is not blamed."""
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,9 +11,11 @@ from torch import Tensor
 
 from latlas.base.errors import CapabilityError, IllPosedError, ImageFormatError, SettingError
 from latlas.data.images import ImageSet, to_pixels
+from latlas.inversion.descent import Budget
 from latlas.measurements.conformal import adjusted_p_values, conformal_p_values
+from latlas.measurements.empirical_null import fit_null
 from latlas.models.adapters.callables import CallableModel
-from latlas.studies.coverage import cover, cover_all, landmark_factors
+from latlas.studies.coverage import _evened, _unit, cover, cover_all, landmark_factors
 from latlas.studies.coverage_record import Coverage, directions
 from latlas.studies.missed_attributes import attribute_rows, carried, indicators
 from latlas.studies.support import build_support_set
@@ -169,6 +172,24 @@ def test_a_sector_has_the_smallest_p_value_of_its_landmarks_times_their_number(r
         assert {int(result.support.sector[place]) for place in row.landmarks} == {row.sector}
 
 
+def test_landmarks_of_no_sector_are_a_row_but_no_sector(results: tuple[Coverage, ...]) -> None:
+    support = results[0].support
+    has = wearing(support)
+    without = replace(support, sector=torch.where(has, -1, support.sector))
+    result = replace(results[0], support=without)
+    record = result.to_json()
+    rows = {row["sector"]: row for row in record["per_sector"]}
+    assert list(rows[-1]["landmarks"]) == has.nonzero().flatten().tolist()
+    assert record["sectors"] == len(rows) - 1 == len(set(support.sector[~has].tolist()))
+    one = int(results[0].missed.nonzero()[0])
+    lone = replace(support, sector=torch.where(torch.arange(len(support)) == one, -1, support.sector))
+    alone = replace(results[0], support=lone).to_json()
+    assert {row["sector"]: row["missed"] for row in alone["per_sector"]}[-1]
+    assert alone["missed_sectors"] == results[0].summary()["missed_sectors"] - 1
+    assert alone["sectors"] == results[0].summary()["sectors"] - 1
+    assert record["missed_sectors"] == sum(row["missed"] for number, row in rows.items() if number >= 0)
+
+
 def test_directions_are_the_signs_of_the_sectors_variables(support: SupportSet) -> None:
     for row in range(5):
         words = directions(support, int(support.sector[row])).split()
@@ -185,6 +206,65 @@ def test_too_few_controls_are_said_to_call_nobody(support: SupportSet) -> None:
     assert result.null.smallest * len(support) / least <= 0.05 < result.null.smallest * len(support) / (least - 1)
 
 
+@pytest.mark.parametrize("centre", [0.0, 0.5])
+def test_scores_about_zero_are_not_driven_apart_into_two_parts(centre: float) -> None:
+    """Differences from a reference lie about 0: of a control of one kind nothing is split off, and its like is not missed."""
+    called = 0
+    for seed in range(8):
+        generator = torch.Generator().manual_seed(seed)
+        control, fresh = (centre + torch.randn(n, generator=generator, dtype=torch.float64) for n in (2560, 128))
+        unit = _unit(control)
+        null = fit_null(_evened(control, unit))
+        p_values = null.p_values(_evened(fresh, unit))
+        assert not null.mixed, seed
+        assert p_values.equal(conformal_p_values(fresh, control))
+        called += int((adjusted_p_values(p_values) <= 0.05).sum())
+    assert called <= 1
+
+
+def test_the_unit_follows_what_is_larger_of_size_and_spread() -> None:
+    errors = torch.tensor([1.0, 1.01, 1.02, 1.03, 1.04], dtype=torch.float64)
+    assert _unit(errors) == pytest.approx(1.02)
+    assert _unit(errors - 1.02) == pytest.approx(0.02)  # from quartile to quartile
+    assert _unit(-errors) == pytest.approx(1.02)
+
+
+def bursting(value: float) -> CallableModel:
+    """The whole model, except that what has much of the first wave is drawn as no number."""
+    return CallableModel(
+        name=f"bursting into {value}",
+        image_shape=SHAPE,
+        latent_shape=(8,),
+        encode_with=lambda images: WHOLE.encode(images).mean,
+        decode_with=lambda codes: torch.where((codes[:, 0] > 1.4)[:, None, None, None], value, WHOLE.decode(codes)),
+        sample_with=lambda n, generator: 0.2 * torch.randn(n, 8, generator=generator),
+        fingerprint=f"weights that burst into {value}",
+    )
+
+
+@pytest.mark.parametrize("value", [torch.inf, torch.nan])
+def test_an_image_that_gives_no_number_is_as_far_off_as_can_be_and_stops_nothing(
+    value: float, support: SupportSet, control: ImageSet
+) -> None:
+    result = cover(bursting(value), support, control, budget=Budget(steps=5), samples=20)
+    burst = result.landmarks.errors == 1
+    assert 1 <= int(burst.sum()) < len(support) / 2
+    assert bool((result.scores[burst] == 1).all())
+    assert bool((result.scores[~burst] < 0.5).all())
+    assert bool(result.control_scores.isfinite().all())
+
+
+@pytest.mark.parametrize("value", [torch.inf, torch.nan])
+def test_a_reference_that_gives_no_number_takes_nothing_off(value: float, support: SupportSet, control: ImageSet) -> None:
+    result = cover(HATLESS, support, control, reference=bursting(value), budget=Budget(steps=5), samples=20)
+    assert result.reference_landmarks is not None
+    burst = result.reference_landmarks.errors == 1
+    plain = result.landmarks.windows.amax(dim=1)
+    assert burst.any()
+    assert result.scores[burst].equal(plain[burst])
+    assert bool((result.scores[~burst] < plain[~burst]).all())
+
+
 # Attributes
 
 
@@ -197,6 +277,20 @@ def test_a_factor_gives_its_presence_its_values_and_bins_of_its_numbers() -> Non
     bins = torch.stack([has for name, (_, has) in found.items() if name.startswith("angle")])
     assert bins.sum(dim=0).eq(1).all()  # each image in exactly one
     assert bins.sum(dim=1).tolist() == [10, 10, 10, 10]
+
+
+def test_values_that_are_tied_or_close_lose_no_images_to_bins_of_the_same_name() -> None:
+    close = [f"{1000 + place / 100:.2f}" for place in range(40)]
+    bins = indicators({"at": close})
+    assert len(bins) == 4
+    assert torch.stack([has for _, has in bins.values()]).sum(dim=0).eq(1).all()
+    closest = [repr(1000 + place / 1e9) for place in range(40)]  # alike even to six digits
+    assert [int(has.sum()) for _, has in indicators({"at": closest}).values()] == [10, 10, 10, 10]
+    tied = ["0"] * 25 + [str(place) for place in range(1, 16)]
+    bins = indicators({"at": tied})
+    assert all(has.any() for _, has in bins.values())
+    assert torch.stack([has for _, has in bins.values()]).sum(dim=0).eq(1).all()
+    assert all(has.any() for _, has in indicators({"at": ["0", "0", "1", "1", "1", "2", "3", "4", "5", "6"]}).values())
 
 
 def test_a_planted_attribute_comes_first_and_chance_is_not_named(generator: torch.Generator) -> None:
@@ -228,6 +322,9 @@ def test_factors_are_taken_from_the_images_that_landmarks_were_chosen_from(suppo
         landmark_factors(support, people(1200, hats=0.3, seed=9))
     with pytest.raises(SettingError, match="its images differ"):
         landmark_factors(support, images.slice(0, 10))
+    larger = ImageSet("larger", torch.zeros(1200, 1, 16, 16, dtype=torch.uint8), factors=images.factors)
+    with pytest.raises(SettingError, match=r"are images of 1x8x8, those of larger are of 1x16x16. .*\(size=8\)"):
+        landmark_factors(support, larger)
     with pytest.raises(SettingError, match="no attributes to look for"):
         landmark_factors(support, ImageSet("bare", images.storage))
 

@@ -1,6 +1,7 @@
 """Pruning as a study: what goes, what it is held at, what it costs, and the maps there and back; planted, every answer is known."""
 
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ from latlas.models.pruning import PinnedModel
 from latlas.models.vae import VAE
 from latlas.samplers.fit import fit_sampler
 from latlas.studies.diagnose import diagnose
-from latlas.studies.pruning import TO_NEW, TO_OLD, PrunedModel, prune
+from latlas.studies.pruning import TO_NEW, TO_OLD, PrunedModel, PruningErrors, prune
 
 DEAD = (1, 4)
 IMAGES = ImageSet("noise", torch.rand(160, 1, 12, 12, generator=torch.Generator().manual_seed(1)))
@@ -87,7 +88,7 @@ def dense() -> PrunedModel:
 def test_collapsed_variables_go_and_nothing_else_changes(name: str) -> None:
     model = planted(name)
     result = prune(model, IMAGES)
-    assert (result.kept, result.removed, result.uneven) == ((0, 2, 3, 5), DEAD, ())
+    assert (result.kept, result.removed, result.varying_by_position) == ((0, 2, 3, 5), DEAD, ())
     means = channel_means(model)
     assert result.constants == pytest.approx({variable: float(means[variable]) for variable in DEAD}, rel=1e-5)
     expected = reconstructions_at_means(model, IMAGES.tensor(), means, DEAD)
@@ -286,8 +287,8 @@ def test_a_channel_that_differs_from_place_to_place_is_no_constant(monkeypatch: 
     plain = model.encoder.forward
     monkeypatch.setattr(model.encoder, "forward", lambda images: (plain(images)[0] + slope, plain(images)[1]))
     result = prune(model, IMAGES)
-    assert (result.kept, result.removed, result.uneven) == ((0, 2, 3, 4, 5), (1,), (4,))
-    assert prune(model, IMAGES, keep=1).uneven == ()
+    assert (result.kept, result.removed, result.varying_by_position) == ((0, 2, 3, 4, 5), (1,), (4,))
+    assert prune(model, IMAGES, keep=1).varying_by_position == ()
 
 
 # Folders
@@ -349,3 +350,18 @@ def test_a_number_that_keeps_all_or_none_is_refused(keep: int) -> None:
 def test_one_image_tells_nothing_of_variation() -> None:
     with pytest.raises(IllPosedError, match="has 1 image"):
         prune(planted("dense"), IMAGES.slice(0, 1))
+
+
+@pytest.mark.parametrize(("after", "change"), [(0.0, 0.0), (0.1, math.inf)])
+def test_an_error_that_was_0_changes_by_infinity_or_not_at_all(after: float, change: float) -> None:
+    errors = PruningErrors(
+        images="some",
+        count=2,
+        before=0.0,
+        at_constants=after,
+        after=after,
+        difference_standard_error=0.01,
+        largest_output_difference=0.0,
+    )
+    assert errors.relative_change == change
+    assert math.isnan(errors.relative_standard_error)

@@ -20,7 +20,8 @@ from latlas.encodings.mapped import map_rows
 from latlas.maps.fit import fit_map
 from latlas.measurements.spread import ratio_interval
 from latlas.models.adapters.callables import CallableModel
-from latlas.studies.support import OTHERS, SmallFits, build_support_set, compare_small_fits, compare_spread
+from latlas.studies import support as spread_of_support
+from latlas.studies.support import OTHERS, SmallFits, build_support_set, check_settings, compare_small_fits, compare_spread
 from latlas.supports.sectors import Sectors, largest_threshold
 from latlas.supports.selectors import select
 
@@ -141,6 +142,7 @@ def test_the_set_knows_what_it_was_made_from(world: Any) -> None:
         # Unwrapped below: in tests the type checker would answer first.
         ({"variables": 2, "threshold": "largst"}, UnknownNameError, "Unknown threshold 'largst'.*Or give a number"),
         ({"variables": 2, "centre": "median"}, UnknownNameError, "Unknown centre 'median'"),
+        ({"variables": 2, "size": 1}, SettingError, "Asked for 1 of 500 images; ask for 2 to that many"),
     ],
 )
 def test_settings_that_make_no_set_are_refused(
@@ -221,7 +223,7 @@ def test_other_selectors_choose_as_many_by_the_whole_code(selector: str, world: 
 
 def test_a_size_tops_the_sectors_up(world: Any) -> None:
     assert len(build_support_set(reordered(world), world.images(), variables=2, size=20, threshold=0.1)) == 20
-    assert len(build_support_set(reordered(world), world.images(), variables=3, size=1)) == 8, "one for each sector at least"
+    assert len(build_support_set(reordered(world), world.images(), variables=3, size=2)) == 8, "one for each sector at least"
 
 
 def test_images_with_an_attribute_are_left_out_as_if_they_had_never_been(world: Any) -> None:
@@ -392,3 +394,33 @@ def test_the_record_of_small_fits_has_its_ratios() -> None:
     assert record["random_M_deviation"] == pytest.approx(np.std([0.05, 0.07], ddof=1))
     assert SmallFits(points=8, support_M=0.06, random_M=[0.05], full_M=0.02).to_json()["random_M_deviation"] is None
     assert SmallFits(points=8, support_M=0.0, random_M=[0.0], full_M=0.0).to_json()["M_over_full_M"] is None
+
+
+def test_settings_are_judged_by_model_and_number_of_images_alone(world: Any) -> None:
+    check_settings(reordered(world), 8, variables=3, size=8)
+    with pytest.raises(SettingError, match="more than the 7 images to choose from: ask for 2 variables at most"):
+        check_settings(reordered(world), 7, variables=3)
+    with pytest.raises(IllPosedError, match="from 2 images at least, got 1"):
+        check_settings(reordered(world), 1, variables=1, selector="k-means")
+    grid = CallableModel(
+        name="grid", image_shape=SHAPE, latent_shape=(2, 2, 2), encode_with=lambda x: x, decode_with=lambda z: z
+    )
+    with pytest.raises(CodeShapeError, match="spatial latent space"):
+        check_settings(grid, 500, variables=1)
+
+
+def test_an_order_that_was_given_stands_in_the_provenance(world: Any) -> None:
+    given = build_support_set(reordered(world), world.images(), variables=2, order=[1, 2, 0])
+    assert given.provenance.settings["order"] == [1, 2, 0]
+    assert "order" not in build_support_set(reordered(world), world.images(), variables=2).provenance.settings
+
+
+def test_of_large_images_fewer_random_ones_are_drawn_for_the_spread(world: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    images, drawn = world.images(), []
+    support = build_support_set(reordered(world), images, variables=2)
+    measure = spread_of_support.pairwise_spread
+    monkeypatch.setattr(spread_of_support, "pairwise_spread", lambda some: drawn.append(len(some)) or measure(some))
+    for values in (2**28, 24 * 50, 24):
+        monkeypatch.setattr(spread_of_support, "_SPREAD_PIXELS", values)
+        compare_spread(support, images)
+    assert drawn[1::2] == [500, 50, 2]

@@ -1,6 +1,7 @@
 """Exports: pictures and arrays hold the members, and read back as image sets."""
 
 import csv
+import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -83,3 +84,20 @@ def test_nothing_is_overwritten_and_nothing_is_half_written(tmp_path: Path) -> N
         export_npz(a_set(), tmp_path / "s.zip")
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["mine", "notes.txt", "s.npz"]
     assert (tmp_path / "s.npz").read_text() == "mine"
+
+
+def test_file_names_fit_any_file_system() -> None:
+    """Of at most 255 bytes, and different where case, or a letter whole and in parts, are not told apart."""
+    long = a_set(tuple(80 * letter + end for letter, end in (("界", "1.png"), ("𝔘", "2.png"), ("é", "3.png"), ("x", "4.png"))))
+    alike = ("\uac01.png", "\u1100\u1161\u11a8.png", "STRASSE.png", "straße.png")  # a syllable whole, and in parts
+    together = SupportSet(**{**vars(a_set(alike)), "sector": torch.tensor([1, 1, 1, 1])})
+    longest = SupportSet(**{**vars(a_set(tuple(f"{'𝔘' * 79}{i}.png" for i in range(4)))), "sector": torch.tensor([1, 1, 1, 1])})
+    for support in (long, together, longest):
+        names = picture_names(support)
+        assert max(len(name.encode()) for name in names) <= 255
+        assert len({unicodedata.normalize("NFC", name).casefold() for name in names}) == 4
+
+
+def test_long_names_are_written_and_read(tmp_path: Path) -> None:
+    export_folder(a_set(tuple(f"{'界' * 90}{i}.png" for i in range(4))), tmp_path / "out")
+    assert len(load_images(tmp_path / "out")) == 4

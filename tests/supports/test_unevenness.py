@@ -24,7 +24,8 @@ def test_against_even_sectors_it_is_scipys_chi_square() -> None:
     expected = stats.chisquare(counts.numpy())
     assert (found.statistic, found.p_value) == pytest.approx((expected.statistic, expected.pvalue))
     assert (found.freedom, found.simulated) == (7, False)
-    assert found.effect == pytest.approx(math.sqrt(expected.statistic / (236 * 7)))
+    # Cohen's w: the standard deviation of the numbers in sectors, over their mean.
+    assert found.effect == pytest.approx(float(stats.variation(counts.numpy())))
     assert found.entropy == pytest.approx(stats.entropy(counts.numpy()) / math.log(8))
 
 
@@ -80,10 +81,30 @@ def test_the_simulation_agrees_with_fishers_exact_test_of_a_small_table() -> Non
         assert (found.p_value < 0.01) == (stats.fisher_exact(counts.numpy().reshape(2, 2)).pvalue < 0.01) == strong
 
 
-def test_effects_run_from_0_to_1() -> None:
+@pytest.mark.parametrize("counts", [(8, 0, 0, 8), (30, 12, 9, 41), (1, 40, 3, 200), (5, 10, 20, 40)])
+def test_of_two_variables_the_effect_is_scipys_cramers_v(counts: tuple[int, ...]) -> None:
+    expected = stats.contingency.association(np.array(counts).reshape(2, 2), method="cramer")
+    assert unevenness(table(*counts), "independence").effect == pytest.approx(expected, abs=1e-12)
+
+
+def test_effects_reach_their_bound_where_all_codes_lie_in_the_least_expected_sector() -> None:
+    probability = torch.tensor([0.5, 0.3, 0.19, 0.01], dtype=torch.float64)
+    assert unevenness(table(0, 0, 0, 50), "gaussian", probability=probability).effect == pytest.approx(math.sqrt(99))
+    assert unevenness(table(0, 0, 50, 0), "gaussian", probability=probability).effect < math.sqrt(99)
+
+
+def test_three_variables_may_be_farther_from_independence_than_all_alike() -> None:
+    """Why the effect is not divided: that of even sides that are all alike is no bound."""
+    alike = unevenness(table(50, 0, 0, 0, 0, 0, 0, 50), "independence")
+    one = unevenness(table(99, 0, 0, 0, 0, 0, 0, 1), "independence")
+    assert alike.effect == pytest.approx(math.sqrt(8 / 2 - 1))
+    assert one.effect > 3 * alike.effect
+
+
+def test_effects_start_at_0_and_end_where_one_of_even_sectors_holds_all() -> None:
     even, one = unevenness(table(50, 50, 50, 50), "uniform"), unevenness(table(200, 0, 0, 0), "uniform")
     assert (even.effect, even.entropy, even.p_value) == (0.0, pytest.approx(1.0), pytest.approx(1.0))
-    assert (one.effect, one.entropy) == (pytest.approx(1.0), 0.0)
+    assert (one.effect, one.entropy) == (pytest.approx(math.sqrt(3)), 0.0)
     assert one.p_value < 1e-100
 
 

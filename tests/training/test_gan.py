@@ -334,3 +334,14 @@ def test_a_loss_that_leaves_the_numbers_is_told_with_its_step(blobs: ImageSet) -
             learning_rate=2e-3,
             gradient_penalty=0.0,
         )
+
+
+@pytest.mark.parametrize(("ratio", "told"), [(0.25, "50%"), (0.04, "20%"), (0.0, "0%")])
+def test_a_collapse_is_told_as_a_distance_and_not_as_its_square(ratio: float, told: str) -> None:
+    (warning,) = adversarial_runs.collapse_warnings(ratio)
+    assert f"its samples lie {told} as far from each other" in warning
+
+
+@pytest.mark.parametrize("ratio", [0.5, 1.0, float("nan")])
+def test_what_has_not_collapsed_is_not_said_to_have(ratio: float) -> None:
+    assert adversarial_runs.collapse_warnings(ratio) == []

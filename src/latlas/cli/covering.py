@@ -36,7 +36,7 @@ def cover(
         typer.Option("--more", help="Another model to judge beside; give it as often as there are.", show_default="none"),
     ] = None,
     represented: Annotated[
-        bool, typer.Option("--represented", help="The control is known to be represented: the test is then exact.")
+        bool, typer.Option("--represented", help="The control is known to be represented: all of it is ranked against.")
     ] = False,
     attributes: Annotated[
         str | None,
@@ -46,7 +46,9 @@ def cover(
             show_default="those it names, if avatars or CelebA",
         ),
     ] = None,
-    level: Annotated[float, typer.Option("--level", help="Share of represented landmarks among those called missed.")] = 0.05,
+    level: Annotated[
+        float, typer.Option("--level", help="Nominal share of represented landmarks among those called missed.")
+    ] = 0.05,
     samples: Annotated[int, typer.Option("--samples", help="The model's own samples to rank among.")] = 500,
     controls: Annotated[int, typer.Option("--controls", help="Images of the control to use, at most.")] = 1000,
     budget: BudgetName = "quick",
@@ -133,14 +135,16 @@ def _factors(landmarks: "SupportSet", attributes: str | None, progress: "Progres
     from latlas.data.loading import load_images
     from latlas.studies.coverage import landmark_factors
 
+    def known(spec: str) -> "Factors":
+        # A side that was asked for beside the data's name is not in that name.
+        side = None if "size=" in spec else landmarks.images.image_shape[1]
+        return landmark_factors(landmarks, load_images(spec, size=side, progress=progress))
+
     if attributes is not None:
-        side = landmarks.images.image_shape[1]
-        return landmark_factors(
-            landmarks, load_images(attributes, size=None if "size=" in attributes else side, progress=progress)
-        )
+        return known(attributes)
     if landmarks.images.factors or not landmarks.chosen_from.startswith(("avatars", "celeba:")):
         return None
     try:
-        return landmark_factors(landmarks, load_images(landmarks.chosen_from, progress=progress))
+        return known(landmarks.chosen_from)
     except LatlasError:  # nobody asked for attributes: without the packages or the files the rest is told all the same
         return None

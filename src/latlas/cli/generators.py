@@ -173,8 +173,11 @@ def _say(result: "TrainedGAN", out: Path | None, *, json: bool) -> None:
         return
     # A training that had only to be written has no speed.
     speed = f", {result.images_per_second:,.0f} images per second" if result.images_per_second else ""
+    # The ratio is of squared distances; images that are all equal have none.
+    apart = result.spread_ratio**0.5
+    distances = f"samples lie {apart:.0%} as far apart as the images, " if math.isfinite(apart) else ""
     summary = (
-        f"{last['step']:,} steps, samples lie {result.spread_ratio:.0%} as far apart as the images, scores of real and drawn images "
+        f"{last['step']:,} steps, {distances}scores of real and drawn images "
         f"{last['real_score']:.2f} and {last['fake_score']:.2f}{speed}."
     )
     print_findings([("note" if result.warnings else "good", f"Trained {result.model.name}.", summary)])

@@ -6,14 +6,27 @@ from typing import Annotated
 import typer
 
 from latlas.base.errors import LatlasError
-from latlas.cli import exporting, inverting, mapping, measuring, sampling, studying, touring, training
+from latlas.cli import (
+    covering,
+    exporting,
+    inverting,
+    mapping,
+    measuring,
+    ordering,
+    pruning,
+    sampling,
+    studying,
+    supporting,
+    touring,
+    training,
+)
 
 app = typer.Typer(
     name="latlas",
     help=(
         "An atlas of latent spaces: train, diagnose, translate and cover generative models.\n\n"
-        "MODEL is a folder that latlas wrote, diffusers:FOLDER-or-Hub-id, pythae:FOLDER, zoo:NAME, or the scheme of an installed "
-        "package. DATA is mnist, fashion-mnist, avatars or "
+        "MODEL is a folder that latlas wrote, diffusers:FOLDER-or-Hub-id, pythae:FOLDER, zoo:NAME, the scheme of an installed "
+        "package, or GENERATOR+RECODER, as runs/gan+runs/codes. DATA is mnist, fashion-mnist, avatars or "
         "avatars-peeps with :train or :test, celeba:FOLDER with :train, :val or :test, a folder of pictures, an .npy or an .npz; "
         "each may end in [start:stop].\n\n"
         "Avatars take settings after a ?: 'avatars:train?hat=0.01&glasses=1' draws a hat in 1 % of the images and glasses in all; "
@@ -29,12 +42,15 @@ app.command("tour")(touring.tour)
 app.command("train", cls=training.TrainCommand)(training.train)
 app.command("encode")(measuring.encode)
 app.command("diagnose")(measuring.diagnose)
+app.command("prune")(pruning.prune)
 app.command("calibrate")(sampling.calibrate)
 app.command("sample")(sampling.sample)
 app.command("map")(mapping.map_)
 app.command("relocate")(mapping.relocate)
 app.command("export")(exporting.export)
-app.command("support")(measuring.support)
+app.command("order")(ordering.order)
+app.command("support")(supporting.support)
+app.command("cover")(covering.cover)
 app.command("invert")(inverting.invert)
 app.command("range")(measuring.range_)
 app.add_typer(studying.app, name="study")

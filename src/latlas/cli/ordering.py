@@ -65,6 +65,7 @@ def order(
     import torch
 
     from latlas.base.artifacts import check_free, writing
+    from latlas.base.errors import CapabilityError, IllPosedError, NonFiniteError
     from latlas.base.seeds import generator
     from latlas.cli.models import model_on
     from latlas.cli.output import print_findings, print_json, print_table, say_where
@@ -96,15 +97,15 @@ def order(
             seed=seed,
             progress=progress,
         )
-        others = []
+        others, left_out = [], {}
         if out is not None:
             some = torch.randperm(len(images), generator=generator(seed, "jacobian images"))[:_JACOBIAN_IMAGES].sort().values
             for measure in MEASURES:
                 if measure == found.by or (measure == "kl" and codes.log_variance is None):
                     continue
                 few = measure == "jacobian" and len(some) < len(images)
-                others.append(
-                    order_variables(
+                try:
+                    other = order_variables(
                         loaded,
                         images.take(some) if few else images,
                         codes=codes.mean[some] if few else codes,
@@ -114,7 +115,10 @@ def order(
                         seed=seed,
                         progress=progress,
                     )
-                )
+                except (CapabilityError, IllPosedError, NonFiniteError) as failure:  # nobody asked for this one
+                    left_out[measure] = str(failure)
+                else:
+                    others.append(other)
             starts = torch.randperm(len(images), generator=generator(seed, "starting codes"))[:_STARTS].sort().values
             lines = run_traversals(
                 loaded, codes.mean[starts], found.leading[:_LINES], starts=[images.name_of(int(index)) for index in starts]
@@ -123,9 +127,9 @@ def order(
         with writing(out, replace=replace) as beside:
             (beside / "traversals.png").write_bytes(strip(lines, 0))
             (beside / "traversals.webp").write_bytes(animation(lines))
-            write_files(ordering_report(found, others, lines), beside)
+            write_files(ordering_report(found, others, lines, left_out=left_out), beside)
     if json:
-        print_json(ordering_record(found, others))
+        print_json(ordering_record(found, others, left_out))
         return
     print_table(
         f"{found.model} on {found.images}, by {found.by}",
@@ -142,6 +146,6 @@ def order(
             for row in found.table[:wanted]
         ],
     )
-    print_findings((finding.level, finding.headline, finding.text) for finding in ordering_findings(found))
+    print_findings((finding.level, finding.headline, finding.text) for finding in ordering_findings(found, left_out))
     if out is not None:
         say_where(out / HTML)

@@ -80,7 +80,7 @@ def support(
     from latlas.reports.page import HTML, write_files
     from latlas.reports.support import support_report, support_section
     from latlas.studies.sectors import study_sectors
-    from latlas.studies.support import build_support_set, compare_spread
+    from latlas.studies.support import build_support_set, check_settings, compare_spread
     from latlas.supports.exporting import export_folder, export_npz
     from latlas.supports.filters import allowed
 
@@ -95,17 +95,21 @@ def support(
     with shown() as progress:
         images = load_images(data, size=resize, progress=progress)
         kept = allowed(images, with_=with_ or (), without=without or (), exclude=left_out)
+        settings: dict[str, Any] = {
+            "variables": variables,
+            "threshold": level,
+            "units": threshold_unit,
+            "centre": centre,
+            "choose": choose,
+            "selector": selector,
+            "size": size,
+        }
+        check_settings(loaded, len(kept), **settings)
         encoding = encode(loaded, images, progress=progress) if codes is None else Encoding.from_pretrained(codes)
         chosen = build_support_set(
             loaded,
             images,
-            variables=variables,
-            threshold=level,  # type: ignore[arg-type]
-            units=threshold_unit,  # type: ignore[arg-type]
-            centre=centre,  # type: ignore[arg-type]
-            choose=choose,
-            selector=selector,
-            size=size,
+            **settings,
             with_=with_ or (),
             without=without or (),
             exclude=left_out,

@@ -45,7 +45,9 @@ class EmpiricalNull:
     def p_values(self, scores: PerImage) -> PerImage:
         """Return (1 + ordinary control scores >= score) / (1 + ordinary control scores), per score.
 
-        With a control of one kind this is the conformal p-value, exact for images exchangeable with the control.
+        Where no second part is split off, this is the conformal p-value: exact for images exchangeable with the control, given
+        that none is. Landmarks are extremes of sectors, and whether to split is decided by the same control: for them, and
+        after a split, the level is nominal.
 
         Raises:
             NonFiniteError: a score is NaN.

@@ -1,9 +1,13 @@
 """How far the image moves when a latent variable does: squared norms of the decoder's derivatives."""
 
+from typing import Any
+
 import torch
 from jaxtyping import Float64
 from torch import Tensor
 from torch.autograd import forward_ad as forward
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.overrides import TorchFunctionMode
 
 from latlas.base.errors import CapabilityError, IllPosedError
 from latlas.base.progress import Progress, silent, track
@@ -55,7 +59,8 @@ def squared_derivatives(
 def _moved(decoder: Decoder, codes: Codes, direction: Codes) -> PerImage:
     """Return the mean square, over pixels, of the derivative of each image along a direction."""
     # Not torch.func.jvp: within it even a decoder's own weights are wrapped, and those that hash them fail.
-    with torch.no_grad(), forward.dual_level():
+    # Plain attention: the fused kinds have no derivative in forward mode.
+    with torch.no_grad(), forward.dual_level(), sdpa_kernel(SDPBackend.MATH), _ContiguousGroupNorm():
         try:
             images = decoder.decode(forward.make_dual(codes, direction))  # type: ignore[no-untyped-call]
         except (RuntimeError, NotImplementedError) as failure:
@@ -66,3 +71,14 @@ def _moved(decoder: Decoder, codes: Codes, direction: Codes) -> PerImage:
     if derivative is None:
         return torch.zeros(len(codes), dtype=torch.float64)
     return derivative.double().square().flatten(1).mean(dim=1)
+
+
+class _ContiguousGroupNorm(TorchFunctionMode):
+    """Within it group norm is given contiguous images: its derivative in forward mode refuses those that attention leaves."""
+
+    def __torch_function__(
+        self, function: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if function in (torch.nn.functional.group_norm, torch.group_norm) and args:
+            args = (args[0].contiguous(), *args[1:])
+        return function(*args, **(kwargs or {}))

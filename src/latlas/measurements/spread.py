@@ -1,10 +1,14 @@
 """How far images lie from each other."""
 
+import functools
 import math
 from dataclasses import dataclass
 
+import torch
+
 from latlas.base.errors import IllPosedError
 from latlas.base.shapes import Images
+from latlas.models.protocols import images_at_once
 
 _NORMAL = 1.959963984540054  # 97.5 % quantile of the standard normal distribution
 
@@ -28,9 +32,11 @@ def pairwise_spread(images: Images) -> Spread:
     n = images.shape[0]
     if n < 2:
         raise IllPosedError(f"A spread needs at least 2 images, got {n}.")
-    rows = images.double().flatten(1)
-    centred = rows - rows.mean(dim=0)
-    norms = centred.square().mean(dim=1)
+    channels, height, width = images.shape[1:]
+    # By batches: in float64 all of them at once would take twice the room of the images themselves, and more than once.
+    batches = torch.split(images, images_at_once((channels, height, width)))
+    middle = functools.reduce(torch.add, (batch.double().sum(dim=0) for batch in batches)) / n
+    norms = torch.cat([(batch.double() - middle).square().flatten(1).mean(dim=1) for batch in batches])
     total = norms.sum()
     mean = float(2 * total / (n - 1))
     if n == 2:

@@ -1,10 +1,13 @@
 """What a generator draws, looked at before anything is learnt from it or held against it."""
 
+import functools
+
 import torch
 from torch import Tensor
 
 from latlas.base.errors import IllPosedError, ImageFormatError, NonFiniteError
-from latlas.models.protocols import LatentModel
+from latlas.models.protocols import LatentModel, images_at_once
+from latlas.numerics.moments import MarginalMoments
 
 _SLACK = 1e-3  # beyond [0, 1]: rounding
 _ALIKE = 1e-8  # variance of a pixel over images, at which they count as one and the same
@@ -35,17 +38,20 @@ def check_drawn(images: Tensor, model: LatentModel) -> None:
         )
 
 
-def check_varied(images: Tensor, model: LatentModel) -> None:
+def check_varied(images: Tensor | MarginalMoments, model: LatentModel) -> None:
     """Raise if images that a model drew from different codes are all alike.
 
     Args:
-        images: two or more, `n c h w`.
+        images: two or more, `n c h w`; or the moments of their pixels.
         model: which drew them.
 
     Raises:
         IllPosedError: they are.
     """
-    if float(images.detach().double().var(dim=0).mean()) < _ALIKE:
+    if isinstance(images, Tensor):
+        batches = torch.split(images, images_at_once(model.image_shape))
+        images = functools.reduce(MarginalMoments.merge, map(MarginalMoments.of, batches))
+    if float(images.scatter.mean() / (images.count - 1)) < _ALIKE:
         raise IllPosedError(
             f"{model.name} draws one and the same image whatever the code (collapsed?): there is nothing to invert. Train it again."
         )

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from latlas.base.records import plain
@@ -12,16 +13,24 @@ from latlas.reports.traversals import Traversals, traversal_blocks
 
 _BARS = 24  # variables in the chart, at most
 
+_NONE: Mapping[str, str] = MappingProxyType({})
 _NAMES = {"gain": "reconstruction gain", "kl": "KL", "variance": "variance of means", "jacobian": "Jacobian norm"}
 
 
-def ordering_report(ordering: Ordering, alternatives: Sequence[Ordering] = (), traversals: Traversals | None = None) -> Report:
+def ordering_report(
+    ordering: Ordering,
+    alternatives: Sequence[Ordering] = (),
+    traversals: Traversals | None = None,
+    *,
+    left_out: Mapping[str, str] = _NONE,
+) -> Report:
     """Return the page of one order.
 
     Args:
         ordering: what was asked for.
         alternatives: the same variables by other measures.
         traversals: what the leading variables draw; None where the model cannot be asked.
+        left_out: measures that this model or these images do not have, and why.
     """
     sections = [Section(title="The order", lead=_lead(ordering), blocks=_order_blocks(ordering))]
     if traversals is not None:
@@ -43,16 +52,18 @@ def ordering_report(ordering: Ordering, alternatives: Sequence[Ordering] = (), t
     return Report(
         title=f"What informs {ordering.model} most?",
         subtitle=f"Its latent variables by {_NAMES[ordering.by]}, measured on {ordering.images}.",
-        summary=ordering_findings(ordering),
+        summary=ordering_findings(ordering, left_out),
         sections=sections,
-        numbers=ordering_record(ordering, alternatives),
+        numbers=ordering_record(ordering, alternatives, left_out),
         provenance=ordering.provenance,
         details={"model": ordering.model, "images": ordering.images},
     )
 
 
-def ordering_record(ordering: Ordering, alternatives: Sequence[Ordering] = ()) -> dict[str, Any]:
-    """Return every number: the order's own, each alternative's order, and Kendall's tau with each."""
+def ordering_record(
+    ordering: Ordering, alternatives: Sequence[Ordering] = (), left_out: Mapping[str, str] = _NONE
+) -> dict[str, Any]:
+    """Return every number: the order's own, each alternative's order, Kendall's tau with each, and why one was left out."""
     record = ordering.to_json()
     record["alternatives"] = {
         other.by: {
@@ -63,11 +74,12 @@ def ordering_record(ordering: Ordering, alternatives: Sequence[Ordering] = ()) -
         }
         for other in alternatives
     }
+    record["left_out"] = dict(left_out)
     return record
 
 
-def ordering_findings(ordering: Ordering) -> list[Finding]:
-    """Return what to read first: the top, its ties, and what it cost."""
+def ordering_findings(ordering: Ordering, left_out: Mapping[str, str] = _NONE) -> list[Finding]:
+    """Return what to read first: the top, its ties, what it cost, and what it could not be compared with."""
     leading = ", ".join(map(str, ordering.leading[:16])) + (", …" if len(ordering.leading) > 16 else "")
     findings = [
         Finding(
@@ -97,6 +109,7 @@ def ordering_findings(ordering: Ordering) -> list[Finding]:
         findings.append(
             Finding(headline=f"Tied neighbours: {told}.", text="Each differs from the next by less than its error.")
         )
+    findings += [Finding(headline=f"Not compared with {_NAMES[by]}.", text=reason) for by, reason in left_out.items()]
     return findings
 
 

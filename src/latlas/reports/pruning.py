@@ -1,5 +1,6 @@
 """What pruning a model did and cost, as a page."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -118,7 +119,7 @@ def pruning_findings(result: PrunedModel) -> list[Finding]:
             level="good" if errors.largest_output_difference <= _EXACT else "note",
             headline=(
                 "The pruned model computes what the original does with the removed variables at their means: no pixel differs by "
-                f"more than {errors.largest_output_difference:.1g}."
+                f"more than {_EXACT:g}."
             )
             if errors.largest_output_difference <= _EXACT
             else (
@@ -133,12 +134,13 @@ def pruning_findings(result: PrunedModel) -> list[Finding]:
             ),
         ),
     ]
-    if result.uneven:
+    varying = result.varying_by_position
+    if varying:
         findings.append(
             Finding(
                 level="note",
                 headline=(
-                    f"{_channels(result.uneven)} nothing of the images, and {'is' if len(result.uneven) == 1 else 'are'} kept all the same."
+                    f"{_channels(varying)} nothing of the images, and {'is' if len(varying) == 1 else 'are'} kept all the same."
                 ),
                 text="The mean differs from position to position, so that no one constant could stand for it.",
             )
@@ -189,7 +191,9 @@ def _change(result: PrunedModel) -> str:
     errors = result.errors
     if not errors.before > 0:
         return f"becomes {errors.after:.4g}" if errors.after > 0 else "stays 0"
-    return f"changes by {100 * errors.relative_change:+.3g} % (± {200 * errors.relative_standard_error:.1g})"
+    error = errors.relative_standard_error
+    within = "" if math.isnan(error) else f" (± {200 * error:.2g})"
+    return f"changes by {100 * errors.relative_change:+.3g} %{within}"
 
 
 def _channels(variables: Sequence[int]) -> str:

@@ -59,8 +59,15 @@ def range_section(results: Mapping[str, RangeResult], judged: Mapping[str, Image
         Picture(
             content=figures.error_histogram(
                 [
-                    (LABELS[name], result.errors[result.errors.isfinite()].tolist(), COLOURS[name])
-                    for name, result in results.items()
+                    *(
+                        ()
+                        if "own" in results
+                        else (("own samples", calibration.errors[calibration.errors.isfinite()].tolist(), COLOURS["own"]),)
+                    ),
+                    *(
+                        (LABELS[name], result.errors[result.errors.isfinite()].tolist(), COLOURS[name])
+                        for name, result in results.items()
+                    ),
                 ],
                 threshold=rejection_threshold(calibration, first.level) if first.verdict_given else None,
                 level=first.level,

@@ -15,7 +15,8 @@ from latlas.supports.unevenness import Null
 _COLUMNS = 16
 _LISTED = 5  # most and least crowded sectors in the table
 _SIGNS = {1: "+", -1: "−"}
-_SURE = 0.001  # p-value from which sectors are said to be uneven
+_SURE = 0.001  # p-value below which sectors are said to be uneven
+_UNSUSPECTED = 0.05  # and from which, of enough images, that none is shown is good news
 _PUBLISHED = (0.183, 0.116)  # of the post, on CelebA: its Support Set, random images
 _IF: dict[Null, str] = {"uniform": "if even", "independence": "if independent", "gaussian": "if Gaussian"}
 _WAYS = {
@@ -140,6 +141,8 @@ def _caption(support: SupportSet) -> str:
         *(f"with {name}" for name in settings.get("without", ())),
         *(f"without {name}" for name in settings.get("with", ())),
     ]
+    if names := settings.get("exclude", ()):
+        left_out.append(f"on a list of {len(names)} {'name' if len(names) == 1 else 'names'}")
     omitted = f" Images {' or '.join(left_out)} were left out." if left_out else ""
     return f"One image for each combination of directions of the most informative variables ({variables}), {way}.{omitted}"
 
@@ -180,9 +183,10 @@ def _published_table(spread: SpreadComparison) -> Table:
 def _unevenness_finding(study: SectorStudy) -> Finding:
     even, reference = study.tests["uniform"], study.reference
     if even.p_value >= _SURE:
+        images = int(study.occupancy.sum())
         return Finding(
-            level="good",
-            headline=f"The sectors are about evenly inhabited (p = {even.p_value:.2g}).",
+            level="good" if not even.simulated and even.p_value >= _UNSUSPECTED else "note",
+            headline=f"No unevenness is shown ({_p(even.p_value)}, {images:,} images in {study.sectors.count} sectors).",
             text=f"Entropy of the shares: {even.entropy:.3f} of the most possible.",
         )
     low, high = int(study.occupancy.min()), int(study.occupancy.max())
@@ -194,7 +198,7 @@ def _unevenness_finding(study: SectorStudy) -> Finding:
         else " The variables depend on each other."
     )
     return Finding(
-        headline=f"The sectors are unevenly inhabited: {low} to {high} images, Cramér's V {even.effect:.3f} ({_p(even.p_value)}).",
+        headline=f"The sectors are unevenly inhabited: {low} to {high} images, Cohen's w {even.effect:.2f} ({_p(even.p_value)}).",
         text=(
             f"Chi-square is {even.statistic:,.0f} against even sectors and {reference.statistic:,.0f} against "
             f"{NULL_NAMES[reference.against]} ({_p(reference.p_value)}).{rest}"
@@ -224,11 +228,13 @@ def _sector_blocks(study: SectorStudy, images: ImageSet | None) -> list[Block]:
             alt="Bars of the images in each sector, with marks at the numbers expected.",
         ),
         Table(
-            columns=("against", "chi-square", "freedom", "p-value", "Cramér's V", "in sectors"),
+            columns=("against", "chi-square", "freedom", "p-value", "Cohen's w", "in sectors"),
             rows=tests,
             caption=(
                 f"Of the {int(study.occupancy.sum()):,} images that lie in sectors, of {study.codes:,}; entropy of their shares "
-                f"{study.tests['uniform'].entropy:.3f} of the most possible. In sectors: how many each expectation puts there. The Gaussian is fitted to the same codes: its p-value is on the large side."
+                f"{study.tests['uniform'].entropy:.3f} of the most possible. Cohen's w: by what share of the number expected a "
+                "sector is off, root mean square. In sectors: how many each expectation puts there. The Gaussian is fitted to the "
+                "same codes: its p-value is on the large side."
             ),
         ),
         Picture(

@@ -11,14 +11,13 @@ from torch import Tensor
 from latlas.base.errors import IllPosedError, SettingError, unknown_name
 from latlas.base.progress import Progress
 from latlas.base.shapes import Codes, Images
-from latlas.data.avatar_styles import ABSENT
 from latlas.data.images import ImageSet
 from latlas.measurements.attribute_classifier import shows, train_attribute_classifier
 from latlas.measurements.classifier import DigitsClassifier
 from latlas.measurements.reconstruction import decode_batches
 from latlas.models.protocols import Autoencoder
+from latlas.supports.filters import has_attribute
 
-_ABSENT = (ABSENT, "no")  # values that say that a factor is not there: of avatars, of CelebA
 _BUNDLED = ("mnist", "fashion-mnist")  # sets for which latlas carries a judge
 _DIGITS = (1, 28, 28)
 
@@ -61,18 +60,16 @@ def with_attribute(images: ImageSet, attribute: str) -> Attributed:
     first, colon, second = attribute.partition(":")
     if colon:
         return _between_labels(images, first, second)
-    factor, equals, value = attribute.partition("=")
+    factor = attribute.partition("=")[0]
     if not images.factors:
         raise SettingError(
             f"{images.name} has no factors to find {attribute!r} among. Give avatars or CelebA, or two labels, as 3:8."
         )
     if factor not in images.factors:
         raise unknown_name(f"factor of {images.name}", factor, images.factors)
-    values = images.factors[factor]
-    if equals and value not in values:
-        raise unknown_name(f"value of {factor} in {images.name}", value, set(values))
-    has = torch.tensor([found == value if equals else found not in _ABSENT for found in values])
+    has = has_attribute(images, attribute)
     if bool(has.all()) or not bool(has.any()):
+        values = images.factors[factor]
         common = max(set(values), key=values.count)
         raise IllPosedError(
             f"{'All' if bool(has.all()) else 'None'} of {images.name} has {attribute}: there is no difference to find. "

@@ -55,9 +55,10 @@ def cover(
         control: random images of the same data set.
         reference: a model that certainly represents the landmarks, as the one that the Support Set was chosen by. What makes
             an image hard for any model then cancels. Without it far fewer of those missed are found.
-        represented: the control is known to be represented, as images held out from the model's own training set are. Then
-            the test is exact.
-        level: expected share of represented landmarks among those called missed.
+        represented: the control is known to be represented, as images held out from the model's own training set are: all of
+            it is ranked against. Without, a second part of it may be split off, by what its scores are.
+        level: nominal share of represented landmarks among those called missed. It is held for landmarks that are exchangeable
+            with the control, as long as no second part is split off; landmarks of sectors are extremes.
         budget: of each inversion; None for "quick".
         start: where descents start, as `latlas.inversion.invert` has it.
         recoder: for the model's images; None: its own encoder, if it has one.
@@ -124,10 +125,11 @@ def cover_all(
         # Even if every landmark stood out, none could be called.
         raise IllPosedError(f"At level {level:g} a control needs at least {round(1 / level) - 1} images, got {len(chosen)}.")
 
-    def draw(drawing: LatentModel, images: ImageSet, encoder: Encoder | None) -> Drawn:
-        return _draw(drawing, images, work, start, encoder, seed, progress)
+    def draw(drawing: LatentModel, images: ImageSet, encoder: Encoder | None, *, undrawn: float = 1.0) -> Drawn:
+        return _draw(drawing, images, work, start, encoder, seed, progress, undrawn=undrawn)
 
-    ideal = None if reference is None else [draw(reference, images, None) for images in (support.images, chosen)]
+    # Where a reference gives no number, nothing is taken off.
+    ideal = None if reference is None else [draw(reference, images, None, undrawn=0.0) for images in (support.images, chosen)]
     meaning = () if known is None else carried(support.codes.flatten(1), support.sectors.variables, known)
     results = []
     for model in models:
@@ -137,7 +139,7 @@ def cover_all(
             worst_excess(mine.windows, None if theirs is None else theirs.windows)
             for mine, theirs in zip((landmarks, randoms), ideal or (None, None), strict=True)
         )
-        unit = float(control_scores.abs().median())
+        unit = _unit(control_scores)
         null = fit_null(_evened(control_scores, unit), mixed=not represented)
         p_values = null.p_values(_evened(scores, unit))
         missed = adjusted_p_values(p_values) <= level
@@ -187,17 +189,34 @@ def _draw(
     recoder: Encoder | None,
     seed: int,
     progress: Progress,
+    *,
+    undrawn: float,
 ) -> Drawn:
+    """Return what a model draws of images; windows of those of which it never gave a number get the error `undrawn`."""
     drawing = require_generator(model, "Coverage")
     kinds = start_kinds(start, encoder_of(drawing, recoder))
     found = invert(model, images, budget=budget, start=kinds, recoder=recoder, seed=seed, progress=progress)
     size = images_at_once(images.image_shape)
     pairs = zip(images.batches(size), decode_batches(drawing, found.codes, size=size), strict=True)
     windows = torch.cat([window_errors(batch, drawn) for batch, drawn in pairs])
-    # What never gave a number is as far off as can be, and shall not stop the others.
+    # One image without a number shall not stop the others.
+    finite = windows.isfinite().all(dim=1, keepdim=True)
     return Drawn(
-        images=images, codes=found.codes, errors=found.errors.nan_to_num(posinf=1.0), windows=windows.nan_to_num(nan=1.0)
+        images=images,
+        codes=found.codes,
+        errors=found.errors.nan_to_num(nan=1.0, posinf=1.0),
+        windows=windows.where(finite, torch.full_like(windows, undrawn)),
     )
+
+
+def _unit(scores: PerImage) -> float:
+    """Return the size of a control's scores.
+
+    Where scores are differences about 0, it is their spread that counts: by a much smaller unit, asinh would drive the two
+    signs apart into two humps that are not there.
+    """
+    low, high = scores.quantile(torch.tensor([0.25, 0.75], dtype=scores.dtype)).tolist()
+    return max(float(scores.abs().median()), high - low)
 
 
 def _evened(scores: PerImage, unit: float) -> PerImage:
@@ -256,11 +275,17 @@ def landmark_factors(support: SupportSet, images: ImageSet) -> Factors:
     """Return what is known of each landmark, from the images that the Support Set was chosen from.
 
     Raises:
-        SettingError: those images have no factors, or are not those.
+        SettingError: those images have no factors, are of another shape, or are not those.
     """
     if not images.factors:
         raise SettingError(f"Nothing is known of the images of {images.name}: there are no attributes to look for.")
+    if images.image_shape != support.images.image_shape:
+        wanted, came = ("x".join(map(str, one.image_shape)) for one in (support.images, images))
+        raise SettingError(
+            f"The landmarks of {support.chosen_from} are images of {wanted}, those of {images.name} are of {came}. Give the "
+            f"very images that were chosen from, at their side (size={support.images.image_shape[-1]})."
+        )
     inside = bool((support.indices < len(images)).all())
-    if not inside or not bool((images.storage[support.indices] == support.images.storage).all()):
+    if not inside or not images.storage[support.indices].equal(support.images.storage):
         raise SettingError(f"The Support Set of {support.chosen_from} was not chosen from {images.name}: its images differ.")
     return images.take(support.indices).factors or {}

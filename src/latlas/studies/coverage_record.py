@@ -64,7 +64,7 @@ class Coverage:
 
     @property
     def adjusted(self) -> PerImage:
-        """p-values corrected over the landmarks: of those missed, a share of at most the level is represented."""
+        """p-values corrected over the landmarks (Benjamini and Hochberg); the level is nominal, see `EmpiricalNull`."""
         return adjusted_p_values(self.p_values)
 
     @property
@@ -96,7 +96,7 @@ class Coverage:
 
     @property
     def sectors(self) -> tuple[SectorRow, ...]:
-        """One row for each sector that has a landmark, the most missed first."""
+        """One row for each sector that has a landmark, and one for landmarks of none, the most missed first."""
         members: dict[int, list[int]] = {}
         for row, sector in enumerate(self.support.sector.tolist()):
             members.setdefault(sector, []).append(row)
@@ -129,8 +129,8 @@ class Coverage:
                 "level": self.level,
                 "missed": int(self.missed.sum()),
                 "missed_share": self.missed_share,
-                "missed_sectors": sum(row.adjusted <= self.level for row in self.sectors),
-                "sectors": len(self.sectors),
+                "missed_sectors": sum(row.adjusted <= self.level for row in self.sectors if row.sector >= 0),
+                "sectors": sum(row.sector >= 0 for row in self.sectors),
                 "error_mean": float(self.landmarks.errors.mean()),
                 "control_error_mean": float(self.controls.errors.mean()),
                 "own_error_mean": float(self.own_errors.mean()),

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from jaxtyping import Bool, Float64
@@ -51,8 +52,8 @@ class Carried:
 def indicators(factors: Factors) -> dict[str, tuple[str, Bool[Tensor, " n"]]]:
     """Return which images have each attribute: name -> (factor, has it).
 
-    A factor that some images lack is an attribute by itself, each value is one, and numbers are cut into bins that hold as
-    many images each. What the very same images have, as a hat and a colour of the hat, is named once, by the first.
+    A factor that some images lack is an attribute by itself, each value is one, and numbers are cut at their quartiles. What
+    the very same images have, as a hat and a colour of the hat, is named once, by the first.
 
     >>> list(indicators({"hat": ["none", "red", "blue", "red"], "mouth": ["a", "a", "b", "b"]}))
     ['hat', 'hat=blue', 'hat=red', 'mouth=a', 'mouth=b']
@@ -61,11 +62,14 @@ def indicators(factors: Factors) -> dict[str, tuple[str, Bool[Tensor, " n"]]]:
     for factor, values in factors.items():
         numbers = _numbers(values)
         if numbers is not None:
-            edges = torch.quantile(numbers, torch.linspace(0, 1, _BINS + 1, dtype=torch.float64)).tolist()
-            for place in range(_BINS):
-                low, high = edges[place], edges[place + 1]
-                inside = (numbers >= low) & ((numbers <= high) if place == _BINS - 1 else (numbers < high))
-                found[f"{factor} {low:.3g} to {high:.3g}"] = (factor, inside)
+            quartiles = torch.quantile(numbers, torch.linspace(0, 1, _BINS + 1, dtype=torch.float64)).tolist()
+            edges = sorted(set(quartiles))
+            for place, (low, high) in enumerate(pairwise(edges), start=1):
+                inside = (numbers >= low) & ((numbers <= high) if high == edges[-1] else (numbers < high))
+                if not bool(inside.any()):  # cut within a gap between values
+                    continue
+                name = f"{factor} {low:.6g} to {high:.6g}"
+                found[f"{name} ({place})" if name in found else name] = (factor, inside)
             continue
         absent = torch.tensor([value in _ABSENT for value in values])
         present = sorted({value for value in values if value not in _ABSENT})

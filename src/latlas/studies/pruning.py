@@ -59,13 +59,15 @@ class PruningErrors:
 
     @property
     def relative_change(self) -> float:
-        """What pruning adds to the error, as a share of it."""
-        return self.after / self.before - 1.0 if self.before > 0 else 0.0
+        """What pruning adds to the error, as a share of it; infinite where there was none before."""
+        if self.before > 0:
+            return self.after / self.before - 1.0
+        return 0.0 if self.after == 0 else math.inf
 
     @property
     def relative_standard_error(self) -> float:
-        """Standard error of `relative_change` over images, the error before being taken as given."""
-        return self.difference_standard_error / self.before if self.before > 0 else 0.0
+        """Standard error of `relative_change` over images, the error before being taken as given; NaN where that is 0."""
+        return self.difference_standard_error / self.before if self.before > 0 else math.nan
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -78,7 +80,9 @@ class PrunedModel:
     count: int  # of them
     kept: tuple[int, ...]  # variables of the original, in the order that they have in the new model
     removed: tuple[int, ...]
-    uneven: tuple[int, ...]  # collapsed, and kept all the same: channels whose mean differs from position to position
+    varying_by_position: tuple[
+        int, ...
+    ]  # collapsed, and kept all the same: channels whose mean differs from position to position
     constants: Mapping[int, float]  # removed variable -> mean of its posterior means, at which it is held
     latents: LatentTable  # of the original
     gain: Gain
@@ -125,7 +129,7 @@ class PrunedModel:
                 "variables": self.variables,
                 "kept": self.kept,
                 "removed": self.removed,
-                "uneven": self.uneven,
+                "varying_by_position": self.varying_by_position,
                 "constants": self.constants,
                 "keep": self.keep,
                 "errors": self.errors,
@@ -230,7 +234,7 @@ def prune(
         count=len(images),
         kept=kept,
         removed=removed,
-        uneven=tuple(i for i in kept if not bool(latents.active[i]) and not bool(collapsed[i])),
+        varying_by_position=tuple(i for i in kept if not bool(latents.active[i]) and not bool(collapsed[i])),
         constants=held,
         latents=latents,
         gain=gain,

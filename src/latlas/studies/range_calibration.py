@@ -1,5 +1,6 @@
 """What inversion achieves on a generator's own samples: the measure of every range test."""
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -15,7 +16,8 @@ from latlas.inversion.descent import Budget
 from latlas.measurements.features import FeatureNetwork
 from latlas.measurements.reconstruction import decode_batches
 from latlas.models.drawn import check_drawn, check_varied
-from latlas.models.protocols import Encoder, Generator, LatentModel, require_generator
+from latlas.models.protocols import Encoder, Generator, LatentModel, images_at_once, require_generator
+from latlas.numerics.moments import MarginalMoments
 from latlas.studies.range_procedure import Procedure, range_procedure
 
 # A budget counts as enough if at least this share of the generator's own samples is recovered: their codes exist.
@@ -124,9 +126,10 @@ def calibrate_range(
         seed=seed,
     )
     own = own_samples(model, samples, seed=seed, purpose="calibration samples")
+    pixels = _pixel_moments(own)
     if samples > 1:
-        check_varied(own.tensor(), drawing)
-    spread = _squared_deviation(own)
+        check_varied(pixels, drawing)
+    spread = float(pixels.variance().mean())  # the squared error per pixel that the mean image has
     inverted = procedure.invert(model, own, progress)
     tolerance = _RECOVERED_SHARE * spread
     ordered = inverted.start_errors.sort(dim=0).values
@@ -146,7 +149,7 @@ def calibrate_range(
     )
 
 
-def _squared_deviation(images: ImageSet) -> float:
-    """Return the squared error per pixel that the mean image has, over the images."""
-    pixels = images.tensor().double()
-    return float((pixels - pixels.mean(dim=0)).square().mean())
+def _pixel_moments(images: ImageSet) -> MarginalMoments:
+    """Return the moments of every pixel, of images that as float64 would not be in memory together."""
+    batches = images.batches(images_at_once(images.image_shape))
+    return functools.reduce(MarginalMoments.merge, map(MarginalMoments.of, batches))

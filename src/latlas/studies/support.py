@@ -1,6 +1,7 @@
 """A model and its images -> a Support Set, how far apart it lies, and how well it fixes a map."""
 
 import functools
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -35,7 +36,8 @@ from latlas.supports.support_set import SupportSet
 BY_SECTORS = "sectors"
 OTHERS = tuple(selector for selector in SELECTORS if selector != "support-set")
 _GAIN_IMAGES = 5_000  # enough for a standard error of a percent of the leading gains
-_SPREAD_IMAGES = 5_000  # random images that a Support Set's spread is held against
+_SPREAD_IMAGES = 5_000  # random images that a Support Set's spread is held against, at most
+_SPREAD_PIXELS = 2**28  # of them together: a GiB in float32
 _ROWS = 16_384  # codes read at a time
 
 
@@ -123,7 +125,7 @@ def build_support_set(
         order: variables from the most informative down; None measures the reconstruction gain on some of the images.
         choose: which image of a sector: "random", "central" or "extreme" (`latlas.supports.selection`).
         selector: "sectors", or a rule of `latlas.supports.selectors` that is held beside them; it chooses by the whole code.
-        size: how many images: of sectors, at least (None: the latent size); of another rule, exactly (None: as many as
+        size: how many images, 2 or more: of sectors, at least (None: the latent size); of another rule, exactly (None: as many as
             sectors would give).
         with_: attributes that an image must have to be chosen, as "hat" or "hair=short04"; sectors are of such images alone.
         without: attributes that it must not have.
@@ -138,44 +140,25 @@ def build_support_set(
         SettingError: more variables than the model has, more sectors than images, an order that does not name the variables,
             a size that the images cannot give.
         UnknownNameError: no such selector, choice, attribute or image.
-        IllPosedError: no image lies in any sector, or none is left; an encoding of other images or another model.
+        IllPosedError: no image lies in any sector, or fewer than 2 are left; an encoding of other images or another model.
     """
     autoencoder = require_autoencoder(model, "A Support Set")
-    if len(autoencoder.latent_shape) != 1:
-        raise CodeShapeError(
-            f"{autoencoder.name} has a spatial latent space {tuple(autoencoder.latent_shape)}; sectors need a vector one."
-        )
-    latent = autoencoder.latent_shape[0]
-    if not 1 <= variables <= latent:
-        raise SettingError(
-            f"Asked for {variables} variables of a latent space of {latent}; ask for 1 to that many (--variables)."
-        )
-    if order is not None and (len(order) < variables or not set(order) <= set(range(latent))):
-        raise SettingError(f"An order must name {variables} of the variables 0 to {latent - 1} at least, got {order}.")
-    for kind, name, known in (
-        ("centre", centre, ("mean", "origin")),
-        ("unit of a threshold", units, ("code", "spread")),
-        ("choice within a sector", choose, CHOICES),
-        ("selector", selector, (BY_SECTORS, *OTHERS)),
-    ):
-        if name not in known:
-            raise unknown_name(kind, name, known)
-    if isinstance(threshold, str) and threshold != "largest":
-        raise unknown_name("threshold", threshold, ("largest",), hint="Or give a number.")
-    if selector != BY_SECTORS and choose != "random":
-        raise SettingError(
-            f"{choose!r} is a choice within a sector; {selector} chooses by the whole code. Leave one of them out."
-        )
     filtered = bool(with_ or without or exclude)
     kept = allowed(images, with_=with_, without=without, exclude=exclude) if filtered else None
     candidates = len(images) if kept is None else len(kept)
-    if selector == BY_SECTORS and 1 << variables > candidates:
-        raise SettingError(
-            f"{variables} variables have {1 << variables} sectors, more than the {candidates} images to choose from: ask for "
-            f"{max(candidates.bit_length() - 1, 1)} variables at most (--variables), or give more images."
-        )
-    if size is not None and not 1 <= size <= candidates:
-        raise SettingError(f"Asked for {size} of {candidates} images; ask for 1 to that many (--size).")
+    check_settings(
+        autoencoder,
+        candidates,
+        variables=variables,
+        threshold=threshold,
+        units=units,
+        centre=centre,
+        order=order,
+        choose=choose,
+        selector=selector,
+        size=size,
+    )
+    latent, given_order = autoencoder.latent_shape[0], order
     if encoding is None:
         encoding = encode(autoencoder, images, progress=progress)
     else:
@@ -202,6 +185,7 @@ def build_support_set(
         "choose": (choose, "random"),
         "selector": (selector, BY_SECTORS),
         "size": (size, None),
+        "order": (None if given_order is None else list(given_order), None),
         "with": (_listed(with_), []),
         "without": (_listed(without), []),
         "exclude": (_listed(exclude), []),
@@ -227,6 +211,66 @@ def build_support_set(
             },
         ),
     )
+
+
+def check_settings(
+    model: LatentModel,
+    candidates: int,
+    *,
+    variables: int = 7,
+    threshold: float | str = "largest",
+    units: str = "code",
+    centre: str = "mean",
+    order: Sequence[int] | None = None,
+    choose: str = "random",
+    selector: str = BY_SECTORS,
+    size: int | None = None,
+) -> None:
+    """Raise unless a Support Set of so many candidates can be asked for so: to be called before anything is encoded.
+
+    All settings are as `build_support_set` has them.
+
+    Raises:
+        CapabilityError, CodeShapeError, SettingError, UnknownNameError: as `build_support_set`.
+        IllPosedError: fewer than 2 images to choose from.
+    """
+    autoencoder = require_autoencoder(model, "A Support Set")
+    if len(autoencoder.latent_shape) != 1:
+        raise CodeShapeError(
+            f"{autoencoder.name} has a spatial latent space {tuple(autoencoder.latent_shape)}; sectors need a vector one."
+        )
+    latent = autoencoder.latent_shape[0]
+    if not 1 <= variables <= latent:
+        raise SettingError(
+            f"Asked for {variables} variables of a latent space of {latent}; ask for 1 to that many (--variables)."
+        )
+    if order is not None and (len(order) < variables or not set(order) <= set(range(latent))):
+        raise SettingError(f"An order must name {variables} of the variables 0 to {latent - 1} at least, got {order}.")
+    for kind, name, known in (
+        ("centre", centre, ("mean", "origin")),
+        ("unit of a threshold", units, ("code", "spread")),
+        ("choice within a sector", choose, CHOICES),
+        ("selector", selector, (BY_SECTORS, *OTHERS)),
+    ):
+        if name not in known:
+            raise unknown_name(kind, name, known)
+    if isinstance(threshold, str) and threshold != "largest":
+        raise unknown_name("threshold", threshold, ("largest",), hint="Or give a number.")
+    leading = range(latent) if order is None else order
+    Sectors(variables=tuple(leading[:variables]), threshold=0.0 if isinstance(threshold, str) else float(threshold))
+    if selector != BY_SECTORS and choose != "random":
+        raise SettingError(
+            f"{choose!r} is a choice within a sector; {selector} chooses by the whole code. Leave one of them out."
+        )
+    if candidates < 2:
+        raise IllPosedError(f"A Support Set is chosen from 2 images at least, got {candidates}. Give more, or leave out fewer.")
+    if selector == BY_SECTORS and 1 << variables > candidates:
+        raise SettingError(
+            f"{variables} variables have {1 << variables} sectors, more than the {candidates} images to choose from: ask for "
+            f"{candidates.bit_length() - 1} variables at most (--variables), or give more images."
+        )
+    if size is not None and not 2 <= size <= candidates:
+        raise SettingError(f"Asked for {size} of {candidates} images; ask for 2 to that many (--size).")
 
 
 def _sectors(
@@ -277,7 +321,8 @@ def _listed(names: Sequence[str]) -> list[str]:
 
 def compare_spread(support: SupportSet, images: ImageSet, *, seed: int = 0) -> SpreadComparison:
     """Return the spread of a Support Set beside that of random images of the set it was chosen from."""
-    rows = torch.randperm(len(images), generator=generator(seed, "spread"))[:_SPREAD_IMAGES]
+    count = max(2, min(_SPREAD_IMAGES, _SPREAD_PIXELS // math.prod(images.image_shape)))
+    rows = torch.randperm(len(images), generator=generator(seed, "spread"))[:count]
     return SpreadComparison(
         support=pairwise_spread(support.images.tensor()), random=pairwise_spread(images.take(rows).tensor())
     )

@@ -1,6 +1,7 @@
 """A Support Set for programs that know nothing of latlas: a folder of pictures, or one `.npz`."""
 
 import csv
+import unicodedata
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from latlas.data.images import to_pixels
 from latlas.supports.support_set import SupportSet
 
 TABLE = "members.csv"
+_BYTES = 200  # of a file's name: file systems take 255, and a number and an ending follow
 
 
 def export_folder(support: SupportSet, folder: str | Path) -> None:
@@ -77,10 +79,15 @@ def picture_names(support: SupportSet) -> tuple[str, ...]:
             letter if letter.isalnum() or letter in "._-" else "-" for letter in name.removesuffix(Path(name).suffix)
         )
         where = f"sector-{sector:0{digits}d}" if sector >= 0 else "no-sector"
-        stem = f"{where}_{plain.strip('-.')[:80] or 'image'}"
+        stem = f"{where}_{plain.strip('-.')[:80] or 'image'}".encode()[:_BYTES].decode(errors="ignore")
         number, unique = 2, stem
-        while unique.lower() in taken:
+        while _seen_by_file_systems(unique) in taken:
             unique, number = f"{stem}-{number}", number + 1
-        taken.add(unique.lower())
+        taken.add(_seen_by_file_systems(unique))
         names.append(f"{unique}.png")
     return tuple(names)
+
+
+def _seen_by_file_systems(name: str) -> str:
+    # Some tell apart neither cases nor a letter that is whole from one in parts.
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())

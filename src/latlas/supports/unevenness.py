@@ -20,7 +20,12 @@ _TABLE = 2**22  # counts simulated at a time
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Unevenness:
-    """Pearson's chi-square of the codes in sectors, given how many lie in any, against one expectation."""
+    """Pearson's chi-square of the codes in sectors, given how many lie in any, against one expectation.
+
+    The effect is Cohen's w (1988, chapter 7): by what share of the codes expected of it a sector is off, root mean square, each
+    sector weighted by those codes. Two variables held against independence have Cramér's V, from 0 to 1. More have no such bound: a
+    single code in the sector opposite to all others lies the farther from independence the more others there are.
+    """
 
     against: Null
     expected: Float64[Tensor, " sectors"]  # codes in each; they sum to the codes that lie in sectors
@@ -28,9 +33,7 @@ class Unevenness:
     freedom: int  # degrees of it
     p_value: float  # NaN where nothing is left to vary
     simulated: bool  # whether by simulated tables: some sector expects fewer than 5 codes
-    effect: (
-        float  # Cramer's V of a fit, sqrt(chi-square / (codes * (sectors - 1))): 0 as expected; 1 all in one of even sectors
-    )
+    effect: float  # Cohen's w, sqrt(chi-square / codes): 0 as expected, at most sqrt(1 / smallest expected share - 1)
     entropy: float  # of the shares found, over that of even ones: 1 if even; NaN of a single sector
 
     def to_json(self) -> dict[str, Any]:
@@ -98,7 +101,7 @@ def unevenness(
         freedom=freedom,
         p_value=_p_value(statistic, expected, freedom, total, against=against, simulated=simulated, seed=seed),
         simulated=simulated,
-        effect=(statistic / (total * (cells - 1))) ** 0.5,
+        effect=(statistic / total) ** 0.5,
         entropy=float(-(shares * shares.log()).sum() / torch.tensor(float(cells)).log()),
     )
 

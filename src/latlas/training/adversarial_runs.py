@@ -146,11 +146,11 @@ def spread_ratio(model: GeneratorModel, images: ImageSet, *, seed: int) -> float
 
 
 def collapse_warnings(ratio: float) -> list[str]:
-    """Return what to tell of samples whose spread is this share of the images' spread."""
+    """Return what to tell of samples whose spread, of squared distances, is this share of the images' spread."""
     if not ratio < _COLLAPSED:
         return []
     message = (
-        f"The generator has collapsed: its samples lie {ratio:.0%} as far from each other as the images do. Train longer, with "
+        f"The generator has collapsed: its samples lie {ratio**0.5:.0%} as far from each other as the images do. Train longer, with "
         "another --seed, a lower --learning-rate, or a higher --gradient-penalty."
     )
     return [message]

@@ -7,7 +7,7 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from latlas.base.errors import CodeShapeError, SettingError
+from latlas.base.errors import CodeShapeError, NonFiniteError, SettingError
 from latlas.base.shapes import PerVariable
 from latlas.models.architectures.architecture import Architecture
 
@@ -24,7 +24,8 @@ class Cut:
 
     Raises:
         SettingError: no variable is kept, one is named twice, or one is not there.
-        CodeShapeError: another number of constants.
+        CodeShapeError: constants that are no row of numbers.
+        NonFiniteError: NaN or infinity among the constants of removed variables.
     """
 
     kept: tuple[int, ...]
@@ -39,6 +40,11 @@ class Cut:
                 f"{list(self.kept)}."
             )
         object.__setattr__(self, "constants", self.constants.detach().cpu().double())
+        if not bool(self.folded.isfinite().all()):
+            raise NonFiniteError(
+                f"A cut folds constants into the network, and those of variables {list(self.removed)} hold NaN or infinity. Measure "
+                "them on images whose codes are finite."
+            )
 
     @property
     def variables(self) -> int:
