@@ -10,7 +10,7 @@ from torch.distributions import Bernoulli, Normal, kl_divergence
 
 from latlas.base.errors import SettingError, UnknownNameError
 from latlas.models.protocols import Posterior
-from latlas.training.objectives import FixedWeight, Objective, RunningError, bernoulli_nats, gaussian_nats
+from latlas.training.objectives import BALANCES, FixedWeight, Objective, RunningError, bernoulli_nats, gaussian_nats
 
 FLOAT32 = 1e-5  # relative: sums of a few hundred float32 terms
 
@@ -186,6 +186,34 @@ def test_no_gradient_flows_into_the_variance(generator: torch.Generator) -> None
     assert constant.grad is not None
     torch.testing.assert_close(logits.grad, constant.grad, rtol=1e-5, atol=1e-9)
     assert not any(buffer.requires_grad for buffer in balance.buffers())
+
+
+@pytest.mark.parametrize("balance", BALANCES)
+def test_a_settled_rule_weighs_as_after_a_long_training_that_left_the_same_error(
+    balance: str, generator: torch.Generator
+) -> None:
+    logits, images, posterior = batch(generator)
+    objective = Objective(balance=balance, warm_up_steps=50 if balance == "warm-up" else None)
+    taught, settled = objective.build(), objective.build()
+    descent = torch.optim.Adam([*taught.parameters(), torch.zeros((), requires_grad=True)], lr=0.01)
+    for _ in range(1500):
+        terms = taught(logits, images, posterior)
+        if balance == "learned-sigma":
+            descent.zero_grad()
+            terms.loss.backward()
+            descent.step()
+    settled.settle(float(terms.squared_error))
+    found, wanted = (float(rule(logits, images, posterior).loss.detach()) for rule in (settled, taught))
+    assert found == pytest.approx(wanted, rel=1e-4)
+    kept, learnt = (float(torch.as_tensor(rule.variance).detach()) for rule in (settled, taught))
+    assert kept == pytest.approx(learnt, rel=1e-3)
+
+
+@pytest.mark.parametrize("balance", BALANCES)
+def test_a_rule_settled_on_a_perfect_reconstruction_stays_finite(balance: str, generator: torch.Generator) -> None:
+    rule = Objective(balance=balance).build()
+    rule.settle(0.0)
+    assert bool(rule(*batch(generator)).loss.isfinite())
 
 
 @pytest.mark.parametrize(("spread", "honest", "one_sided"), [(0.02, 0.996, 0.957), (0.05, 0.990, 0.893), (0.10, 0.983, 0.786)])

@@ -4,7 +4,10 @@ from typing import Annotated
 
 import typer
 
-from latlas.cli.options import Data, Device, Json, Out, Replace, Resize, Seed
+from latlas.cli.all_studies import every_study
+from latlas.cli.kl_studies import coverage_3d, kl_curve, trajectories
+from latlas.cli.options import Data, Device, Json, Out, Replace, Resize, Seed, Source, Target, Test
+from latlas.cli.sparsity_studies import noise_injection, sparsity, variance_law
 
 app = typer.Typer(
     name="study",
@@ -12,10 +15,6 @@ app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode="markdown",
 )
-
-Source = Annotated[str, typer.Argument(metavar="SOURCE", help="The model whose codes are relocated.")]
-Target = Annotated[str, typer.Argument(metavar="TARGET", help="The model into whose latent space.")]
-Test = Annotated[str | None, typer.Option("--test", help="Images to measure on.", show_default="the last fifth of DATA")]
 
 # As in supports.selectors, which imports torch: help is shown without it. A test holds the two equal.
 SELECTORS = ("random", "k-means", "farthest", "d-optimal", "facility-location", "support-set")
@@ -221,3 +220,12 @@ def variance_loss(
     print_findings((finding.level, finding.headline, finding.text) for finding in report.summary)
     if page is not None:
         say_where(page)
+
+
+app.command("all")(every_study)
+app.command("kl-curve")(kl_curve)
+app.command("trajectories")(trajectories)
+app.command("coverage-3d")(coverage_3d)
+app.command("sparsity")(sparsity)
+app.command("noise-injection")(noise_injection)
+app.command("variance-law")(variance_law)

@@ -47,6 +47,7 @@ class VAETraining(L.LightningModule):
         super().__init__()
         self.vae = vae
         self.balance = objective.build()
+        self.sampling = objective.sampling
         self.images = images
         self.schedule = schedule
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
@@ -101,7 +102,7 @@ class VAETraining(L.LightningModule):
         for mini_batch in torch.split(pixels, max(self.schedule.batch_size // self.trainer.world_size, 1)):
             images = to_floats(mini_batch).contiguous(memory_format=self.memory_format)
             noise = torch.randn(len(images), *self.vae.latent_shape, generator=self.noise, device=images.device)
-            posterior, logits = self.vae.reconstruct_logits(images, noise)
+            posterior, logits = self.vae.reconstruct_logits(images, noise if self.sampling else torch.zeros_like(noise))
             terms: Terms = self.balance(logits, images, posterior)
             optimizer.zero_grad(set_to_none=True)
             self.manual_backward(terms.loss)

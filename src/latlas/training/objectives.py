@@ -5,8 +5,8 @@ terms. What a rule must remember (a running error) is a buffer, so that checkpoi
 """
 
 import math
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, fields
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -27,9 +27,17 @@ BALANCES = (
     "learned-sigma",  # Dai and Wipf 2019: the likelihood's deviation is a parameter
     "optimal-sigma",  # Rybkin et al. 2021: it is the error of the batch
 )
+LATENT_TERMS = (
+    "kl",  # KL(posterior || prior)
+    "quadratic",  # its part that holds the means: mean^2 / 2, nothing asked of the variance
+    "none",  # no pressure at all
+)
 # An image reproduced exactly would give an infinite likelihood; 8-bit values cannot be told closer than this.
 _SMALLEST_VARIANCE = (1 / 255) ** 2 / 12
 _FIXED_LIKELIHOOD = ("fixed", "warm-up", "free-bits")  # rules under which the likelihood is the user's choice
+# Settings that came after the first artifacts are recorded only where they depart from what those did: a training that was
+# cut off before they came still finds its own settings, and goes on.
+_LATER = {"latent_term": "kl", "sampling": True}
 _USED_BY = {"sigma": _FIXED_LIKELIHOOD, "warm_up_steps": ("warm-up",), "free_nats": ("free-bits",)}  # setting: rules
 
 
@@ -39,7 +47,7 @@ class Terms:
 
     loss: Tensor  # what is minimised
     reconstruction_nats: Tensor  # -log p(image | code), summed over pixels
-    kl_nats: Tensor  # KL(posterior || prior), summed over variables
+    kl_nats: Tensor  # KL(posterior || prior), summed over variables; whether or not it is what the loss holds
     squared_error: Tensor  # per pixel
 
 
@@ -49,7 +57,11 @@ class Objective:
 
     balance: str = "running-error"  # one of BALANCES
     likelihood: Likelihood = "gaussian"  # "bernoulli" only where the balance leaves the likelihood alone
-    kl_weight: float = 1.0  # multiplies the KL term
+    kl_weight: float = 1.0  # multiplies the KL term, or what stands in its place
+    # Without the KL term nothing fixes the scale of the codes, and without sampling nothing teaches the variance: both are
+    # here to show what the two do.
+    latent_term: str = "kl"  # one of LATENT_TERMS
+    sampling: bool = True  # whether the decoder sees a sample of the posterior in training; False: its mean
     # Each of these is refused under a rule that has no use for it.
     sigma: float | None = None  # deviation of a fixed Gaussian likelihood, in units of pixel values; None for 1
     warm_up_steps: int | None = None  # optimiser steps over which the KL weight rises ("warm-up" only); None for 2000
@@ -62,6 +74,14 @@ class Objective:
             raise unknown_name("likelihood", self.likelihood, ("bernoulli", "gaussian"))
         if not (self.kl_weight >= 0 and math.isfinite(self.kl_weight)):
             raise SettingError(f"The KL weight must be at least 0, got {self.kl_weight}.")
+        if self.latent_term not in LATENT_TERMS:
+            raise unknown_name("latent term", self.latent_term, LATENT_TERMS)
+        if self.latent_term == "none" and self.kl_weight != 1.0:
+            raise SettingError("There is nothing for --kl-weight to multiply with --latent-term none: leave it out.")
+        if self.latent_term != "kl" and self.balance == "free-bits":
+            raise SettingError("The free-bits balance leaves each variable some KL: use --latent-term kl, or --balance fixed.")
+        if self.latent_term == "none" and self.balance == "warm-up":
+            raise SettingError("There is no weight to raise with --latent-term none: use --balance fixed.")
         if self.sigma is not None and not (self.sigma > 0 and math.isfinite(self.sigma)):
             raise SettingError(f"Sigma must be above 0, got {self.sigma}.")
         if self.warm_up_steps is not None and self.warm_up_steps < 1:
@@ -83,11 +103,13 @@ class Objective:
     def build(self) -> "Balance":
         """Return the module that computes it."""
         if self.balance in ("running-error", "one-sided-error"):
-            return RunningError(kl_weight=self.kl_weight, one_sided=self.balance == "one-sided-error")
+            return RunningError(
+                kl_weight=self.kl_weight, one_sided=self.balance == "one-sided-error", latent_term=self.latent_term
+            )
         if self.balance == "learned-sigma":
-            return LearnedSigma(kl_weight=self.kl_weight)
+            return LearnedSigma(kl_weight=self.kl_weight, latent_term=self.latent_term)
         if self.balance == "optimal-sigma":
-            return OptimalSigma(kl_weight=self.kl_weight)
+            return OptimalSigma(kl_weight=self.kl_weight, latent_term=self.latent_term)
         warm_up_steps = 2000 if self.warm_up_steps is None else self.warm_up_steps
         free_nats = 0.1 if self.free_nats is None else self.free_nats
         return FixedWeight(
@@ -96,7 +118,13 @@ class Objective:
             sigma=1.0 if self.sigma is None else self.sigma,
             warm_up_steps=warm_up_steps if self.balance == "warm-up" else None,
             free_nats=free_nats if self.balance == "free-bits" else None,
+            latent_term=self.latent_term,
         )
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the settings that an artifact records."""
+        settings = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {name: value for name, value in settings.items() if name not in _LATER or value != _LATER[name]}
 
 
 class FixedWeight(nn.Module):
@@ -118,9 +146,11 @@ class FixedWeight(nn.Module):
         sigma: float,
         warm_up_steps: int | None = None,
         free_nats: float | None = None,
+        latent_term: str = "kl",
     ) -> None:
         super().__init__()
         self.likelihood = likelihood
+        self.latent_term = latent_term
         self.kl_weight = kl_weight
         self.variance = sigma**2  # of a Gaussian likelihood; a Bernoulli one has no use for it
         self.warm_up_steps = warm_up_steps
@@ -135,6 +165,8 @@ class FixedWeight(nn.Module):
             reconstruction = gaussian_nats(squared_error, _pixels(images), self.variance)
         kl_per_variable = _kl_nats_per_variable(posterior)
         pressed = kl_per_variable
+        if self.latent_term != "kl":
+            pressed = _instead_of_kl(posterior, self.latent_term)
         if self.free_nats is not None:
             # Kingma et al. 2016 (arXiv:1606.04934), appendix C.8: a variable feels the prior only above its allowance.
             pressed = kl_per_variable.clamp_min(self.free_nats)
@@ -151,6 +183,10 @@ class FixedWeight(nn.Module):
             squared_error=squared_error.detach(),
         )
 
+    def settle(self, squared_error: float) -> None:
+        """Take up where a training with this error per pixel has left off: past the warm-up, with the variance that was set."""
+        self.steps.fill_(self.warm_up_steps or 0)
+
 
 class RunningError(nn.Module):
     """The balance of Asperti and Trentin 2020 (arXiv:2002.07514): the likelihood's variance follows the error.
@@ -164,16 +200,24 @@ class RunningError(nn.Module):
     variance: Tensor
     mean_error: Tensor
 
-    def __init__(self, *, kl_weight: float = 1.0, momentum: float = 0.99, one_sided: bool = False) -> None:
+    def __init__(
+        self,
+        *,
+        kl_weight: float = 1.0,
+        momentum: float = 0.99,
+        one_sided: bool = False,
+        latent_term: str = "kl",
+    ) -> None:
         super().__init__()
         self.kl_weight = kl_weight
+        self.latent_term = latent_term
         self.momentum = momentum
         self.one_sided = one_sided  # the other published form, to compare
         self.register_buffer("mean_error", torch.ones((), dtype=torch.float64))
         self.register_buffer("variance", torch.ones((), dtype=torch.float64))
 
     def forward(self, logits: Tensor, images: Images, posterior: Posterior) -> Terms:
-        terms = _gaussian_terms(logits, images, posterior, self.variance.float(), self.kl_weight)
+        terms = _gaussian_terms(logits, images, posterior, self.variance.float(), self.kl_weight, self.latent_term)
         if self.training:
             self.update(terms.squared_error)
         return terms
@@ -185,13 +229,19 @@ class RunningError(nn.Module):
         self.mean_error.copy_(self.momentum * start + (1.0 - self.momentum) * error)
         self.variance.copy_(torch.minimum(self.variance, self.mean_error))
 
+    def settle(self, squared_error: float) -> None:
+        """Take up where a training with this error per pixel has left off."""
+        self.mean_error.fill_(max(squared_error, _SMALLEST_VARIANCE))
+        self.variance.copy_(self.mean_error)
+
 
 class LearnedSigma(nn.Module):
     """The likelihood's deviation as one learnt parameter: Dai and Wipf 2019 (arXiv:1903.05789), started at 1 as theirs."""
 
-    def __init__(self, *, kl_weight: float = 1.0) -> None:
+    def __init__(self, *, kl_weight: float = 1.0, latent_term: str = "kl") -> None:
         super().__init__()
         self.kl_weight = kl_weight
+        self.latent_term = latent_term
         self.log_sigma = nn.Parameter(torch.zeros(()))
 
     @property
@@ -200,7 +250,12 @@ class LearnedSigma(nn.Module):
         return (2 * self.log_sigma).exp()
 
     def forward(self, logits: Tensor, images: Images, posterior: Posterior) -> Terms:
-        return _gaussian_terms(logits, images, posterior, self.variance, self.kl_weight)
+        return _gaussian_terms(logits, images, posterior, self.variance, self.kl_weight, self.latent_term)
+
+    def settle(self, squared_error: float) -> None:
+        """Take up where a training with this error per pixel has left off: its likelihood is greatest at sigma^2 = error."""
+        with torch.no_grad():
+            self.log_sigma.fill_(0.5 * math.log(max(squared_error, _SMALLEST_VARIANCE)))
 
 
 class OptimalSigma(nn.Module):
@@ -212,9 +267,10 @@ class OptimalSigma(nn.Module):
 
     last_error: Tensor
 
-    def __init__(self, *, kl_weight: float = 1.0) -> None:
+    def __init__(self, *, kl_weight: float = 1.0, latent_term: str = "kl") -> None:
         super().__init__()
         self.kl_weight = kl_weight
+        self.latent_term = latent_term
         self.register_buffer("last_error", torch.ones(()))
 
     @property
@@ -226,7 +282,11 @@ class OptimalSigma(nn.Module):
         variance = _squared_error(logits, images).clamp_min(_SMALLEST_VARIANCE)
         if self.training:
             self.last_error.copy_(_mean_over_processes(variance.detach()))
-        return _gaussian_terms(logits, images, posterior, variance, self.kl_weight)
+        return _gaussian_terms(logits, images, posterior, variance, self.kl_weight, self.latent_term)
+
+    def settle(self, squared_error: float) -> None:
+        """Take up where a training with this error per pixel has left off."""
+        self.last_error.fill_(max(squared_error, _SMALLEST_VARIANCE))
 
 
 Balance = FixedWeight | RunningError | LearnedSigma | OptimalSigma
@@ -259,12 +319,21 @@ def _kl_nats_per_variable(posterior: Posterior) -> Tensor:
     return kl_to_prior_nats(posterior.mean.float(), posterior.log_variance.float()).flatten(1).mean(dim=0)
 
 
-def _gaussian_terms(logits: Tensor, images: Images, posterior: Posterior, variance: Tensor, kl_weight: float) -> Terms:
+def _instead_of_kl(posterior: Posterior, term: str) -> Tensor:
+    """Return what stands in the place of each variable's KL, a mean over images."""
+    mean = posterior.mean.float().flatten(1)
+    return 0.5 * mean.square().mean(dim=0) if term == "quadratic" else mean.new_zeros(mean.shape[1])
+
+
+def _gaussian_terms(
+    logits: Tensor, images: Images, posterior: Posterior, variance: Tensor, kl_weight: float, latent_term: str
+) -> Terms:
     squared_error = _squared_error(logits, images)
     reconstruction = gaussian_nats(squared_error, _pixels(images), variance)
     kl = _kl_nats_per_variable(posterior).sum()
+    pressure = kl if latent_term == "kl" else _instead_of_kl(posterior, latent_term).sum()
     return Terms(
-        loss=reconstruction + kl_weight * kl,
+        loss=reconstruction + kl_weight * pressure,
         reconstruction_nats=reconstruction.detach(),
         kl_nats=kl.detach(),
         squared_error=squared_error.detach(),

@@ -3,7 +3,8 @@
 import logging
 import shutil
 import time
-from dataclasses import asdict, dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +60,7 @@ def train_vae(
     name: str | None = None,
     out: str | Path | None = None,
     replace: bool = False,
+    callbacks: Sequence[L.Callback] = (),
     progress: Progress = silent,
 ) -> TrainedVAE:
     """Fit a VAE to images.
@@ -80,6 +82,8 @@ def train_vae(
         name: what reports call the model.
         out: artifact folder: the model, its history, and TensorBoard scalars per latent variable under `run`.
         replace: whether an earlier artifact there may be replaced.
+        callbacks: Lightning's, as those of `latlas.training.callbacks`; with any, the loop runs one optimiser step a call, so
+            that they see each. What they gathered is kept with the checkpoint.
         progress: told after each step of the loop.
 
     Raises:
@@ -103,11 +107,11 @@ def train_vae(
         learning_rate=learning_rate,
         seed=derived_seed(seed, "training"),
         # Several backward passes in one step are more than Lightning's distributed wrapper can follow.
-        per_step=8 if devices == 1 else 1,
+        per_step=8 if devices == 1 and not callbacks else 1,
     )
     settings = {
         "architecture": architecture_to_json(built),
-        "objective": asdict(aim),
+        "objective": aim.to_json(),
         "epochs": epochs,
         "batch_size": batch_size,
         "learning_rate": learning_rate,
@@ -124,7 +128,7 @@ def train_vae(
     work = None if out is None else work_folder(Path(out), provenance)
     with using_threads(threads_for(parameter_count(model), convolutional=built.convolutional)):
         try:
-            _fit(module, place, devices, chosen, work, progress)
+            _fit(module, place, devices, chosen, work, callbacks, progress)
         except KeyboardInterrupt as interruption:
             raise KeyboardInterrupt(*_what_is_kept(work, epochs)) from interruption
     seconds = time.perf_counter() - started
@@ -134,7 +138,7 @@ def train_vae(
         history=module.history,
         precision=chosen,
         seconds=seconds,
-        images_per_second=(epochs - module.earlier_epochs) * len(images) / seconds,
+        images_per_second=(len(module.history) - module.earlier_epochs) * len(images) / seconds,
         warnings=_warnings(module, aim),
     )
     for warning in result.warnings:
@@ -147,8 +151,9 @@ def train_vae(
 def _check_settings(images: ImageSet, epochs: int, batch_size: int, learning_rate: float, devices: int) -> None:
     if len(images) == 0:
         raise SettingError("Training needs at least one image.")
-    if epochs < 1 or batch_size < 1 or devices < 1:
-        raise SettingError(f"Epochs, batch size and devices must be at least 1, got {epochs}, {batch_size}, {devices}.")
+    for what, count in (("epoch", epochs), ("image a step", batch_size), ("device", devices)):
+        if count < 1:
+            raise SettingError(f"A training needs at least 1 {what}, got {count}.")
     if not 0 < learning_rate < 10:
         raise SettingError(f"The learning rate must lie between 0 and 10, got {learning_rate}.")
     if batch_size % devices:
@@ -158,10 +163,17 @@ def _check_settings(images: ImageSet, epochs: int, batch_size: int, learning_rat
 
 
 def _fit(
-    module: VAETraining, place: torch.device, devices: int, precision: Precision, work: Path | None, progress: Progress
+    module: VAETraining,
+    place: torch.device,
+    devices: int,
+    precision: Precision,
+    work: Path | None,
+    given: Sequence[L.Callback],
+    progress: Progress,
 ) -> None:
     callbacks: list[L.Callback] = [
-        ReportProgress(f"training {module.vae.name}", progress, epochs=module.schedule.epochs, images=len(module.images))
+        *given,
+        ReportProgress(f"training {module.vae.name}", progress, epochs=module.schedule.epochs, images=len(module.images)),
     ]
     resume_from, suffix = None, ""
     if work is not None:
@@ -213,8 +225,12 @@ def _publish(result: TrainedVAE, out: Path, work: Path, *, replace: bool) -> Non
 
 def _warnings(module: VAETraining, objective: Objective) -> list[str]:
     last = module.history[-1]
-    if last["active"] > 0:
-        return []
+    warnings = []
+    if last["epoch"] < module.schedule.epochs:
+        warnings.append(f"Training was stopped after epoch {last['epoch']} of {module.schedule.epochs}, by a callback.")
+    # Where the loss holds no KL nothing fixes the scale of the codes: small variances of means are no collapse.
+    if last["active"] > 0 or objective.latent_term != "kl":
+        return warnings
     cure = (
         "use --balance running-error, which sets the weight from the error"
         if objective.balance == "fixed"
@@ -224,4 +240,4 @@ def _warnings(module: VAETraining, objective: Objective) -> list[str]:
         f"Every latent variable has collapsed (0 of {len(last['kl'])} active): the KL term has won, and the decoder draws "
         f"one mean image whatever it is given. To cure it, {cure}."
     )
-    return [message]
+    return [*warnings, message]

@@ -1,0 +1,89 @@
+"""How far a cloud of points is from the normal distribution that codes are drawn from."""
+
+import math
+
+import torch
+from jaxtyping import Float, Float64, Int64
+from torch import Tensor
+
+from latlas.base.errors import IllPosedError, SettingError
+from latlas.numerics.moments import Moments
+
+_ROWS = 500  # of the distances held at a time
+_PER_CELL = 10  # points expected in a cell: a normal cloud then leaves e^-10 of the cells empty
+
+
+def standardised(points: Float[Tensor, "n d"]) -> Float64[Tensor, "n d"]:
+    """Return points moved and stretched, along their principal axes, to mean 0 and covariance 1.
+
+    Raises:
+        IllPosedError: too few points, or points in a plane: there is nothing to stretch.
+        NonFiniteError: a point is not finite.
+    """
+    count, size = points.shape
+    if count <= size:
+        raise IllPosedError(f"A cloud in {size} dimensions needs at least {size + 1} points, got {count}.")
+    moments = Moments.of(points)
+    variances, axes = torch.linalg.eigh(moments.covariance())
+    if float(variances[0]) <= 1e-12 * float(variances[-1]):
+        raise IllPosedError(f"The points lie in fewer than {size} dimensions: one direction does not vary.")
+    # The symmetric root turns nothing: a coordinate stays as near to itself as it can.
+    return (points.double().cpu() - moments.mean) @ (axes * variances.rsqrt()) @ axes.T
+
+
+def energy_coefficient(points: Float[Tensor, "n d"]) -> float:
+    """Return how far a cloud is from N(0, I): 0 for points of it, 1 for a compact cloud infinitely far away.
+
+    E / (2 E|x - z|) with the energy distance E = 2 E|x - z| - E|x - x'| - E|z - z'| (Szekely and Rizzo 2013, J. Stat. Plan.
+    Inference 143), x of the cloud and z normal. It is 0 for no other distribution, does not depend on the axes, and has
+    neither a bandwidth nor bins to choose. Only the place brings it to 1: a normal cloud that is infinitely too wide reaches
+    1 - 1/sqrt(2) = 0.29, since its points are as far from each other as from z, but for a factor. The averages over z are exact; that over pairs of points is unbiased, so that the
+    coefficient of a normal cloud is 0 on average, and may be slightly negative.
+
+    Args:
+        points: at least two.
+
+    Raises:
+        IllPosedError: fewer than two points.
+    """
+    from scipy.special import gammaln, hyp1f1
+
+    count, size = points.shape
+    if count < 2:
+        raise IllPosedError(f"Distances between points need at least 2, got {count}.")
+    rows = points.double().cpu()
+    between_normals = 2 * math.exp(gammaln((size + 1) / 2) - gammaln(size / 2))
+    # E|a - z| = E|z - z'| / sqrt(2) * 1F1(-1/2; d/2; -|a|^2/2): the mean of a non-central chi distribution.
+    means = between_normals / math.sqrt(2) * hyp1f1(-0.5, size / 2, -0.5 * rows.square().sum(dim=1).numpy())
+    to_normals = float(means.mean())
+    total = sum(
+        float(torch.cdist(part, rows, compute_mode="donot_use_mm_for_euclid_dist").sum()) for part in torch.split(rows, _ROWS)
+    )
+    within = total / (count * (count - 1))
+    return (2 * to_normals - within - between_normals) / (2 * to_normals)
+
+
+def empty_share(points: Float[Tensor, "n d"], *, side: int | None = None) -> float:
+    """Return the share of N(0, I) that lies in cells without a point: the chance that a draw falls into a hole.
+
+    Each coordinate is cut at the quantiles of the normal distribution, so that all cells are equally probable.
+
+    Args:
+        points: of few dimensions; there are side^d cells.
+        side: cells along a coordinate; None for the most that leave 10 points a cell on average, and at least 2.
+
+    Raises:
+        SettingError: a side below 1.
+    """
+    count, size = points.shape
+    along = side if side is not None else max(2, math.floor((count / _PER_CELL) ** (1 / size) + 1e-9))
+    if along < 1:
+        raise SettingError(f"Cells need a side of at least 1, got {along}.")
+    cells = _cells(points, along)
+    return 1.0 - int(torch.bincount(cells, minlength=along**size).count_nonzero()) / along**size
+
+
+def _cells(points: Float[Tensor, "n d"], along: int) -> Int64[Tensor, " n"]:
+    places = (torch.special.ndtr(points.double().cpu()) * along).long().clamp(0, along - 1)
+    weights = along ** torch.arange(points.shape[1])
+    return (places * weights).sum(dim=1)

@@ -1,0 +1,115 @@
+"""How far clouds are from normal: against closed forms in one dimension, Monte Carlo, and clouds whose holes are planted."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.integrate import quad
+from scipy.stats import norm, special_ortho_group
+from torch import Tensor
+
+from latlas.base.errors import IllPosedError, NonFiniteError, SettingError
+from latlas.numerics.normality import empty_share, energy_coefficient, standardised
+
+
+def normal(count: int, size: int, seed: int = 0) -> Tensor:
+    return torch.randn(count, size, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def shell(count: int, size: int) -> Tensor:
+    points = normal(count, size, 1)
+    return points / points.norm(dim=1, keepdim=True) * math.sqrt(size)
+
+
+@pytest.mark.parametrize("shift", [0.0, 0.7, 3.0])
+def test_in_one_dimension_the_energy_distance_is_the_integral_of_squared_differences_of_distribution_functions(
+    shift: float,
+) -> None:
+    """E = 2 * integral (F - G)^2 (Szekely and Rizzo 2013); E|x - z| of two normals is a folded normal's mean."""
+    points = normal(4000, 1, 5) * 1.3 + shift
+    exact = 2 * quad(lambda x: (norm.cdf(x, shift, 1.3) - norm.cdf(x)) ** 2, -12, 12)[0]
+    spread = math.sqrt(1 + 1.3**2)
+    apart = spread * math.sqrt(2 / math.pi) * math.exp(-(shift**2) / (2 * spread**2)) + shift * (
+        1 - 2 * norm.cdf(-shift / spread)
+    )
+    assert energy_coefficient(points) == pytest.approx(exact / (2 * apart), abs=0.006)
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 6])
+def test_distances_to_the_normal_are_those_of_drawn_points(size: int) -> None:
+    """Against the plain sample version with 20,000 draws: the exact average has to lie within its noise."""
+    points, draws = 0.6 * shell(300, size) + 0.5, normal(20_000, size, 9)
+    between = torch.cdist(points, draws).mean()
+    within = torch.pdist(points).mean()
+    drawn = torch.cdist(draws[:5000], draws[5000:10_000]).mean()
+    assert energy_coefficient(points) == pytest.approx(float((2 * between - within - drawn) / (2 * between)), abs=0.004)
+
+
+@given(st.integers(1, 5), st.integers(0, 1000))
+def test_a_normal_cloud_has_a_coefficient_near_zero_and_no_holes(size: int, seed: int) -> None:
+    points = normal(1500, size, seed)
+    assert abs(energy_coefficient(points)) < 0.004
+    assert empty_share(points) < 0.01
+
+
+@pytest.mark.parametrize("distance", [10.0, 100.0, 1e4])
+def test_a_cloud_far_away_has_a_coefficient_that_nears_one(distance: float) -> None:
+    far = energy_coefficient(normal(200, 3) + distance)
+    assert 1 - 3 / distance < far < 1
+
+
+def test_a_normal_cloud_that_is_far_too_wide_stays_below_one_third() -> None:
+    """Its points lie as far apart, times the root of 2, as from the origin."""
+    assert energy_coefficient(1e4 * normal(1500, 3)) == pytest.approx(1 - 1 / math.sqrt(2), abs=0.02)
+
+
+def test_the_coefficient_does_not_depend_on_the_axes() -> None:
+    turn = torch.from_numpy(special_ortho_group.rvs(3, random_state=4))
+    points = shell(400, 3) * torch.tensor([1.0, 0.4, 2.0])
+    assert energy_coefficient(points @ turn) == pytest.approx(energy_coefficient(points), rel=1e-9)
+
+
+def test_standardising_takes_away_place_size_and_tilt_and_nothing_else() -> None:
+    points = normal(500, 3) ** 3
+    tilted = points @ torch.tensor([[1.0, 0.5, 0.0], [0.0, 2.0, 0.3], [0.0, 0.0, 0.1]], dtype=torch.float64) + 7
+    whitened = standardised(tilted)
+    torch.testing.assert_close(whitened.mean(0), torch.zeros(3, dtype=torch.float64), atol=1e-12, rtol=0)
+    torch.testing.assert_close(whitened.T.cov(correction=0), torch.eye(3, dtype=torch.float64), atol=1e-10, rtol=0)
+    assert energy_coefficient(whitened) == pytest.approx(energy_coefficient(standardised(points)), rel=1e-9)
+
+
+@pytest.mark.parametrize("make", [lambda: shell(4000, 3), lambda: normal(4000, 3) ** 3], ids=["shell", "rays"])
+def test_planted_clouds_that_are_not_normal_stand_out_in_both_numbers(make: object) -> None:
+    points = standardised(make())  # type: ignore[operator]
+    assert energy_coefficient(points) > 0.005
+    assert empty_share(points) > 0.01
+    others = [standardised(normal(4000, 3, seed)) for seed in range(10)]
+    assert energy_coefficient(points) > 5 * max(energy_coefficient(other) for other in others)
+    assert empty_share(points) > 2 * max(empty_share(other) for other in others)
+
+
+def test_the_empty_share_is_the_probability_of_the_hole() -> None:
+    """Points where the first coordinate is negative: half of the normal has none."""
+    points = normal(20_000, 3)
+    assert empty_share(points[points[:, 0] < 0], side=4) == pytest.approx(0.5)
+    corner = (points > 0).all(dim=1)
+    assert empty_share(points[~corner], side=2) == pytest.approx(1 / 8)
+
+
+def test_every_point_falls_into_a_cell_however_far_out() -> None:
+    assert empty_share(torch.tensor([[1e9, 1e9], [-1e9, -1e9]]), side=2) == pytest.approx(0.5)
+
+
+def test_clouds_that_have_no_shape_are_refused() -> None:
+    with pytest.raises(IllPosedError, match="at least 4 points"):
+        standardised(torch.zeros(3, 3))
+    with pytest.raises(IllPosedError, match="does not vary"):
+        standardised(torch.cat([normal(50, 2), torch.zeros(50, 1)], dim=1))
+    with pytest.raises(NonFiniteError):
+        standardised(torch.full((9, 2), math.nan))
+    with pytest.raises(IllPosedError, match="at least 2"):
+        energy_coefficient(torch.zeros(1, 3))
+    with pytest.raises(SettingError, match="at least 1"):
+        empty_share(torch.zeros(5, 2), side=0)
