@@ -1,5 +1,7 @@
 """Advice: each finding follows from its number, at the border too, and the most urgent comes first."""
 
+import math
+
 import pytest
 import torch
 from torch import Tensor
@@ -63,8 +65,9 @@ def test_what_zeroing_measured_is_told_and_nothing_is_made_up_without_it() -> No
     assert "Setting" not in found(advise(HEALTHY, GOOD, None), "active").text
 
 
-def test_zeroing_of_a_perfect_model_has_no_relative_change() -> None:
-    assert Zeroing(error_before=0.0, error_after=0.1, largest_output_difference=1.0).relative_change == 0.0
+@pytest.mark.parametrize(("after", "change"), [(0.0, 0.0), (0.1, math.inf)])
+def test_an_error_where_there_was_none_is_no_small_change(after: float, change: float) -> None:
+    assert Zeroing(error_before=0.0, error_after=after, largest_output_difference=1.0).relative_change == change
 
 
 def test_rules_that_disagree_are_counted_out() -> None:

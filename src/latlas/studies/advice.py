@@ -1,5 +1,6 @@
 """Plain words from the numbers of a diagnosis: what they mean, and what to do."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -33,8 +34,10 @@ class Zeroing:
 
     @property
     def relative_change(self) -> float:
-        """Growth of the error as a share of it."""
-        return self.error_after / self.error_before - 1.0 if self.error_before > 0 else 0.0
+        """Growth of the error as a share of it; infinite where there was none before and is one after."""
+        if self.error_before > 0:
+            return self.error_after / self.error_before - 1.0
+        return math.inf if self.error_after > 0 else 0.0
 
 
 def advise(latents: LatentTable, reconstruction: Reconstruction, zeroing: Zeroing | None) -> list[Advice]:
