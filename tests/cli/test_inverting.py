@@ -138,7 +138,7 @@ def test_range_ranks_against_references_and_in_features(place: Path, tmp_path: P
             "--budget", "quick", "--samples", "25", "--out", str(tmp_path / "verdict"), "--json",
         )
     )  # fmt: skip
-    assert record["starts"] == ["recoder", "mean"]
+    assert record["starts"] == ["recoder", "nearest"]
     assert record["reference"]["count"] == 4
     assert record["features"] == "raw pixels"
     assert record["provenance"]["settings"]["budget"]["steps"] == 60

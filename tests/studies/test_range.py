@@ -358,8 +358,9 @@ def inverse() -> CallableModel:
     return linear(encode_with=lambda images: (images.flatten(1) - 0.5) @ back)
 
 
-def test_beside_an_encoder_a_range_test_starts_at_the_nearest_draw_too() -> None:
+def test_beside_an_encoder_a_range_test_starts_at_the_nearest_draw_too(monkeypatch: pytest.MonkeyPatch) -> None:
     """With no steps at all, the error is that of the better of the two, and they do not agree: no verdict."""
+    monkeypatch.setattr("latlas.inversion.invert._NEAREST_OF", 1)  # the nearest of one draw is any draw
     base = calibrate_range(inverse(), samples=40, budget=Budget(steps=0))
     assert base.procedure.starts == ("recoder", "nearest")
     assert (base.recovered, base.agreeing < 0.3, base.budget_is_enough) == (1.0, True, False)
