@@ -15,7 +15,7 @@ DEV := $(VENV)/.installed-dev
 ZOO := gan-face-generate==1.1.1 random-face==2021.7.21.1
 BENCH := $(VENV)/.installed-bench
 
-.PHONY: help setup tour test test-slow check format bench-tour bench-calibration bench-balance-start bench-renormalisation bench-variance-loss bench-maps bench-map-studies bench-mobile-stylegan bench-pythae bench-range bench-support bench-planted bench-kl bench-sparsity zoo clean
+.PHONY: help setup tour test test-slow check format bench-tour bench-calibration bench-balance-start bench-renormalisation bench-variance-loss bench-maps bench-map-studies bench-mobile-stylegan bench-pythae bench-range bench-support bench-planted bench-kl bench-sparsity bench-pruning zoo clean
 .DELETE_ON_ERROR:
 
 help: ## Show the targets
@@ -105,6 +105,9 @@ bench-kl: $(DEV) ## KL curve, trajectories, clouds with and without sampling: be
 
 bench-sparsity: $(DEV) ## Collapsed variables, noise injection, the variance law: benchmarks/results/sparsity.json
 	$(PY) benchmarks/sparsity.py --budget paper
+
+bench-pruning: $(DEV) ## What pruning costs on the networks of bench-sparsity: benchmarks/results/pruning.json
+	$(PY) benchmarks/pruning.py
 
 zoo: $(DEV) ## Make the models that latlas carries again (those under runs/ are not trained again)
 	$(PY) tools/make_zoo.py
