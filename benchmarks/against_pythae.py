@@ -173,12 +173,12 @@ def _train_with_pythae(model: VAE, train: ImageSet, epochs: int) -> float:
         config = BaseTrainerConfig(
             output_dir=folder, num_epochs=epochs, per_device_train_batch_size=BATCH, learning_rate=RATE, no_cuda=True, seed=SEED
         )
-        trainer = BaseTrainer(_wrapped(model), BaseDataset(pixels, torch.zeros(len(pixels))), training_config=config)
+        trainer = BaseTrainer(wrapped(model), BaseDataset(pixels, torch.zeros(len(pixels))), training_config=config)
         started = time.perf_counter()
         trainer.train()
         seconds = time.perf_counter() - started
         # pythae keeps the best epoch in a copy; the modules themselves are those of the last one.
-        _take_over(model, trainer.model)
+        take_over(model, trainer.model)
     return seconds
 
 
@@ -206,15 +206,15 @@ def _samplers(train: ImageSet, test: ImageSet, epochs: int, progress: Any) -> di
     with tempfile.TemporaryDirectory() as folder:
         for name in ("normal", "mixture of 10", "two-stage"):
             torch.manual_seed(SEED)
-            wrapped = _wrapped(model)
+            theirs = wrapped(model)
             with _hushed():
                 if name == "normal":
-                    sampler: Any = NormalSampler(wrapped)
+                    sampler: Any = NormalSampler(theirs)
                 elif name == "two-stage":
-                    sampler = TwoStageVAESampler(wrapped)
+                    sampler = TwoStageVAESampler(theirs)
                     sampler.fit(pixels, training_config=BaseTrainerConfig(output_dir=folder, num_epochs=epochs, no_cuda=True))
                 else:
-                    sampler = GaussianMixtureSampler(wrapped, GaussianMixtureSamplerConfig(n_components=10))
+                    sampler = GaussianMixtureSampler(theirs, GaussianMixtureSamplerConfig(n_components=10))
                     sampler.fit(pixels)
                 drawn: Tensor = sampler.sample(num_samples=half, batch_size=500)
             rows = feature_rows(features, (as_file(batch) for batch in torch.split(drawn.float().clamp(0, 1), 500)))
@@ -230,8 +230,8 @@ def _samplers(train: ImageSet, test: ImageSet, epochs: int, progress: Any) -> di
     }
 
 
-def _wrapped(model: VAE) -> Any:
-    """A pythae VAE made of our encoder and decoder themselves."""
+def wrapped(model: VAE) -> Any:
+    """Return a pythae VAE made of our encoder and decoder themselves."""
     import pythae.models
     from pythae.models.base.base_utils import ModelOutput
     from pythae.models.nn import BaseDecoder, BaseEncoder
@@ -257,7 +257,8 @@ def _wrapped(model: VAE) -> Any:
     return pythae.models.VAE(config, encoder=Encoder(model.encoder), decoder=Decoder(model.decoder))
 
 
-def _take_over(model: VAE, trained: Any) -> None:
+def take_over(model: VAE, trained: Any) -> None:
+    """Give a model the weights that pythae's trainer left in the modules it was given."""
     model.encoder.load_state_dict(trained.encoder.network.state_dict())
     model.decoder.load_state_dict(trained.decoder.network.state_dict())
 

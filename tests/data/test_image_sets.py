@@ -193,3 +193,20 @@ def test_a_set_is_a_value_that_nobody_changes() -> None:
     """Its content hash is remembered, so what it was made of must stay."""
     with pytest.raises(FrozenInstanceError):
         image_set().storage = pixels(3)  # type: ignore[misc]
+
+
+def test_blocks_are_the_set_in_parts_with_all_that_is_known_of_each() -> None:
+    images = ImageSet(
+        name="some",
+        storage=torch.arange(7 * 4, dtype=torch.uint8).view(7, 1, 2, 2),
+        labels=torch.arange(7),
+        names=tuple("abcdefg"),
+    )
+    blocks = list(images.blocks([(5, 7), (0, 3)]))
+    assert [block.indices.tolist() for block in blocks] == [[5, 6], [0, 1, 2]]
+    assert [block.names for block in blocks] == [("f", "g"), ("a", "b", "c")]
+    for block in blocks:
+        assert torch.equal(block.pixels, images.storage[block.indices])
+        assert block.labels is not None
+        assert torch.equal(block.labels, block.indices)
+    assert images.listing_hash == images.content_hash

@@ -118,7 +118,9 @@ def test_a_missing_array_is_a_missing_path(tmp_path: Path, name: str) -> None:
 
 def test_a_file_that_is_no_array_is_told_what_would_be_accepted(tmp_path: Path) -> None:
     (tmp_path / "cat.png").write_bytes(b"a picture")
-    with pytest.raises(SettingError, match=r"is a file; images come from a folder of pictures, an \.npy or an \.npz"):
+    with pytest.raises(
+        SettingError, match=r"is a file; images come from a folder of pictures, a \.tar, a \.parquet, an \.npy or an \.npz"
+    ):
         load_images(tmp_path / "cat.png")
 
 

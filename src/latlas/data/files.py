@@ -4,46 +4,42 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
-from latlas.base.errors import ImageFormatError, MissingPathError, SettingError
-from latlas.base.progress import Progress, silent, track
+from latlas.base.errors import ImageFormatError, MissingPathError
+from latlas.base.progress import Progress, silent
 from latlas.data.images import ImageSet
+from latlas.data.listings import list_folder
+from latlas.data.picture_files import load_pictures, open_pictures
 
-EXTENSIONS = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
-_GREY_MODES = ("1", "L", "LA", "I", "I;16", "F")
 
-
-def load_folder(folder: Path, *, size: int | None = None, progress: Progress = silent) -> ImageSet:
+def load_folder(
+    folder: Path,
+    *,
+    size: int | None = None,
+    policy: str = "stop",
+    workers: int | None = None,
+    progress: Progress = silent,
+) -> ImageSet:
     """Return every picture under a folder, in the order of their names.
 
     Pictures are turned as their EXIF says. All grey: one channel, else three. With `size` each picture's central
     square is resized by Pillow's bicubic filter (which antialiases); without, all must have one shape.
 
+    Args:
+        folder: where the pictures are, those in folders within included.
+        size: the side of the images.
+        policy: what happens with pictures that cannot be used: "stop" or "skip".
+        workers: processes that decode; None: one a core, at most 8, and none for few pictures.
+        progress: told how many are read.
+
     Raises:
         MissingPathError: no such folder.
         ImageFormatError: no picture in it, one that cannot be read, or shapes that differ.
+        SettingError: a setting out of its range.
     """
-    if not folder.is_dir():
-        raise MissingPathError(f"No folder {folder}.")
-    if size is not None and size < 1:
-        raise SettingError(f"The image size must be at least 1, got {size}.")
-    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in EXTENSIONS and path.is_file())
-    if not paths:
-        raise ImageFormatError(f"{folder} holds no pictures (looked for {', '.join(EXTENSIONS)}).")
-    pictures = [_read_picture(path, size) for path in track(paths, f"reading {folder.name}", progress)]
-    colour = any(picture.shape[0] == 3 for picture in pictures)
-    pictures = [picture.expand(3, -1, -1) if colour and picture.shape[0] == 1 else picture for picture in pictures]
-    first = pictures[0].shape
-    for path, picture in zip(paths, pictures, strict=True):
-        if picture.shape != first:
-            raise ImageFormatError(
-                f"{path} is {_size(picture)} and {paths[0].name} is {_size(pictures[0])}: a set holds one size. "
-                "Give a size to crop and resize to (--resize N)."
-            )
-    names = tuple(str(path.relative_to(folder)) for path in paths)
-    return ImageSet(name=str(folder), storage=torch.stack(pictures), names=names)
+    listing = list_folder(folder, progress=progress)
+    return load_pictures(open_pictures(listing, size=size, policy=policy, workers=workers), progress=progress)
 
 
 def load_array(path: Path) -> ImageSet:
@@ -82,7 +78,7 @@ def load_array(path: Path) -> ImageSet:
             )
         arrays["images"] = arrays[candidates[0]]
     labels = arrays.get("labels")
-    images = _as_images(arrays["images"], path)
+    images = as_images(arrays["images"], path)
     if labels is not None and labels.shape != (images.shape[0],):
         raise ImageFormatError(f"{path}: labels have shape {labels.shape}, expected ({images.shape[0]},), one an image.")
     if labels is not None and not (labels.dtype == np.bool_ or np.issubdtype(labels.dtype, np.integer)):
@@ -92,7 +88,12 @@ def load_array(path: Path) -> ImageSet:
     )
 
 
-def _as_images(array: np.ndarray, path: Path) -> Tensor:
+def as_images(array: np.ndarray, path: Path) -> Tensor:
+    """Return an array of images as an ImageSet keeps them.
+
+    Raises:
+        ImageFormatError: it is none; `load_array` says what is.
+    """
     if array.dtype.kind in "OSTU":
         raise ImageFormatError(_no_numbers(path))
     if array.ndim == 3:
@@ -116,23 +117,3 @@ def _as_images(array: np.ndarray, path: Path) -> Tensor:
 
 def _no_numbers(path: Path) -> str:
     return f"{path} holds Python objects or text, not numbers; save it as uint8 (0 to 255; labels as whole numbers)."
-
-
-def _read_picture(path: Path, size: int | None) -> Tensor:
-    try:
-        with Image.open(path) as opened:
-            turned = ImageOps.exif_transpose(opened)
-            mode = "L" if turned.mode in _GREY_MODES else "RGB"
-            if turned.mode in ("I", "I;16", "F"):
-                raise ImageFormatError(f"{path} has 16 or more bits a pixel; convert it to 8 bits first.")
-            picture = turned.convert(mode)
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as failure:
-        raise ImageFormatError(f"{path} cannot be read as a picture ({failure}). Remove or repair it.") from failure
-    if size is not None:
-        picture = ImageOps.fit(picture, (size, size), method=Image.Resampling.BICUBIC)
-    array = np.asarray(picture, dtype=np.uint8)
-    return torch.from_numpy(array.copy()).reshape(array.shape[0], array.shape[1], -1).permute(2, 0, 1)
-
-
-def _size(picture: Tensor) -> str:
-    return f"{picture.shape[2]} x {picture.shape[1]}"

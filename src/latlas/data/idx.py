@@ -13,6 +13,7 @@ from latlas.base.errors import ImageFormatError
 
 _UINT8 = 0x08  # the only element type that the image sets use
 _LARGEST = 1 << 30  # bytes; a header may claim anything, and is not believed beyond this
+_LONGEST_HEADER = 20  # bytes, of four dimensions
 
 
 def read_idx(path: Path) -> Tensor:
@@ -22,7 +23,8 @@ def read_idx(path: Path) -> Tensor:
         ImageFormatError: it is no IDX file of bytes, or is truncated.
     """
     try:
-        raw = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as stream:
+            raw = stream.read(_LARGEST + _LONGEST_HEADER + 1)  # a few bytes of gzip expand to any number
     except (OSError, EOFError, zlib.error) as failure:
         raise ImageFormatError(f"{path} cannot be read ({failure}). Delete it and fetch it again.") from failure
     if len(raw) < 4 or raw[:2] != b"\0\0" or raw[2] != _UINT8 or not 1 <= raw[3] <= 4:

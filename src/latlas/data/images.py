@@ -1,8 +1,9 @@
-"""The ImageSet: a named, reproducible collection of images, held in memory as one tensor."""
+"""Named, reproducible collections of images: held in memory as one tensor (ImageSet), or given block by block (ImageSource)."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -10,6 +11,61 @@ from torch import Tensor
 from latlas.base.errors import ImageFormatError, NonFiniteError, SettingError
 from latlas.base.provenance import tensor_hash
 from latlas.base.shapes import Images, ImageShape
+
+
+@dataclass(frozen=True, kw_only=True)
+class SkippedImage:
+    """An image that a source lists and could not give."""
+
+    index: int  # its position in the source
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class PixelBlock:
+    """Images of a source that stand one after the other, without those that had to be skipped."""
+
+    pixels: Tensor  # m c h w, uint8, or float32 in [0, 1]
+    indices: Tensor  # m int64: positions in the source, rising; fewer than were asked for where images were skipped
+    names: tuple[str, ...] = ()  # m; empty: the index is the name
+    labels: Tensor | None = None  # m int64 class numbers, where the source has classes
+    skipped: tuple[SkippedImage, ...] = ()
+
+    def __len__(self) -> int:
+        return self.pixels.shape[0]
+
+
+@runtime_checkable
+class ImageSource(Protocol):
+    """A listed collection of images that gives their pixels block by block; an ImageSet is one, and need not fit in memory."""
+
+    @property
+    def name(self) -> str:
+        """How to ask for it again."""
+        ...
+
+    @property
+    def image_shape(self) -> ImageShape:
+        """Channels, height, width of every image."""
+        ...
+
+    @property
+    def listing_hash(self) -> str:
+        """What tells this source from others before any image is decoded."""
+        ...
+
+    def __len__(self) -> int:
+        """How many images are listed, those that cannot be read included."""
+        ...
+
+    def name_of(self, index: int) -> str:
+        """Return the name of one image: its file, or its number."""
+        ...
+
+    def blocks(self, bounds: Iterable[tuple[int, int]]) -> Iterator[PixelBlock]:
+        """Yield one block for each `[start, stop)`, in the order of the bounds, which may be made as they are asked for."""
+        ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,6 +83,7 @@ class ImageSet:
     labels: Tensor | None = None  # n class numbers, where the set has classes
     names: tuple[str, ...] = field(default=())  # a name an image (files); empty: the index is the name
     factors: Mapping[str, tuple[str, ...]] | None = None  # what is known of each image: factor -> a value an image
+    skipped: tuple[SkippedImage, ...] = ()  # what was listed and could not be read, with its position among all listed
 
     def __post_init__(self) -> None:
         shape = tuple(self.storage.shape)
@@ -71,6 +128,26 @@ class ImageSet:
     def content_hash(self) -> str:
         """SHA-256 of the pixels: two sets with the same hash hold the same images in the same order."""
         return tensor_hash(self.storage)
+
+    @property
+    def listing_hash(self) -> str:
+        """The content hash: a set in memory needs no other."""
+        return self.content_hash
+
+    def blocks(self, bounds: Iterable[tuple[int, int]]) -> Iterator[PixelBlock]:
+        """Yield the stored images of each `[start, stop)`, without a copy.
+
+        Raises:
+            SettingError: bounds that leave the set, or hold nothing.
+        """
+        for start, stop in bounds:
+            check_bounds(self.name, len(self), start, stop)
+            yield PixelBlock(
+                pixels=self.storage[start:stop],
+                indices=torch.arange(start, stop),
+                names=self.names[start:stop],
+                labels=None if self.labels is None else self.labels[start:stop],
+            )
 
     def tensor(self) -> Images:
         """Return all images as floats in [0, 1]."""
@@ -124,6 +201,16 @@ def part_of(name: str, whole: range, start: int | None, stop: int | None) -> ran
             f"{name}[{'' if start is None else start}:{'' if stop is None else stop}] is empty: the set has {len(whole)} images."
         )
     return part
+
+
+def check_bounds(name: str, count: int, start: int, stop: int) -> None:
+    """Refuse a block that leaves a source of `count` images, or that holds none.
+
+    Raises:
+        SettingError: it does.
+    """
+    if not 0 <= start < stop <= count:
+        raise SettingError(f"{name} has {count} images; a block must lie in [0, {count}) and hold one, got [{start}, {stop}).")
 
 
 def to_floats(storage: Tensor) -> Images:

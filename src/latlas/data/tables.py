@@ -37,7 +37,9 @@ def read_table(path: Path) -> dict[str, tuple[str, ...]]:
         raise _missing(absent) from absent
     try:
         table = read_parquet(path).read_all()
-    except Exception as failure:  # the Rust side raises its own kinds
+    except BaseException as failure:  # the Rust side raises its own kinds, and one that is no Exception where it panics
+        if not isinstance(failure, Exception) and type(failure).__name__ != "PanicException":
+            raise
         raise ArtifactError(f"{path} is not a readable parquet file ({failure}). Make it again.") from failure
     return {name: tuple(table.column(name).to_pylist()) for name in table.column_names}
 

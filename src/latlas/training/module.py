@@ -18,6 +18,7 @@ from latlas.models.protocols import Posterior
 from latlas.models.vae import VAE
 from latlas.numerics.posteriors import ACTIVE_VARIANCE, PosteriorMoments, mean_by_channel, sum_by_channel
 from latlas.training.batches import ShuffledRows, training_loader
+from latlas.training.finite import bad_variables, check_finite
 from latlas.training.objectives import Objective, Terms
 
 TERMS = ("loss", "reconstruction_nats", "kl_nats", "squared_error")  # per image, but for the error: per pixel
@@ -53,10 +54,12 @@ class VAETraining(L.LightningModule):
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
         self.automatic_optimization = False
         self.noise: torch.Generator | None = None
-        self.epoch_terms: list[Tensor] = []
+        self.epoch_terms: list[Tensor] = []  # a row a step, one tensor a call
+        self.parameters_at_hand: list[Tensor] = []  # walking through the modules again each step would take time
         self.epoch_posteriors: PosteriorMoments | None = None
         self.history: list[dict[str, Any]] = []  # one record an epoch
         self.earlier_epochs = 0  # of a resumed training: those that ran before it was cut off
+        self._unread: tuple[Tensor, Tensor, Tensor] | None = None  # of the last call: terms, means, log variances
 
     def train_dataloader(self) -> DataLoader[Tensor]:
         """Return the loader of this process's share."""
@@ -87,36 +90,102 @@ class VAETraining(L.LightningModule):
 
     def on_train_epoch_start(self) -> None:
         """Start the epoch's statistics, and its own stream of noise (so that a resumed epoch draws the same)."""
-        seed = derived_seed(self.schedule.seed, "noise", self.current_epoch, self.trainer.global_rank)
+        seed = derived_seed(self.schedule.seed, "noise", self.current_epoch, 0)
         self.noise = torch.Generator(device=self.device).manual_seed(seed)
         self.epoch_terms = []
         self.epoch_posteriors = None
+        self._unread = None
+        self.parameters_at_hand = list(self.parameters())
 
     def training_step(self, pixels: Tensor, batch_idx: int) -> None:
-        """Run one optimiser step on each mini-batch of `pixels`."""
-        optimizer = self.optimizers()
+        """Run one optimiser step on each mini-batch of `pixels`.
+
+        Raises:
+            NonFiniteError: the loss left the numbers in the call before.
+        """
+        if self.trainer.world_size == 1:  # one of several would leave the others waiting
+            # One call late: an accelerator has done that one by now, and nobody waits.
+            self.check_last_call()
         scheduler = self.lr_schedulers()
-        assert isinstance(optimizer, LightningOptimizer)
         assert isinstance(scheduler, torch.optim.lr_scheduler.LRScheduler)
+        advance = self.advance_watched if self.schedule.per_step == 1 else self.advance_unwatched
         posteriors: list[Posterior] = []
-        for mini_batch in torch.split(pixels, max(self.schedule.batch_size // self.trainer.world_size, 1)):
-            images = to_floats(mini_batch).contiguous(memory_format=self.memory_format)
-            noise = torch.randn(len(images), *self.vae.latent_shape, generator=self.noise, device=images.device)
+        terms: list[Tensor] = []
+        whole = to_floats(pixels).contiguous(memory_format=self.memory_format)  # at once: every kernel call has its price
+        for images in torch.split(whole, max(self.schedule.batch_size // self.trainer.world_size, 1)):
+            noise = self.draw_noise(len(images))
             posterior, logits = self.vae.reconstruct_logits(images, noise if self.sampling else torch.zeros_like(noise))
-            terms: Terms = self.balance(logits, images, posterior)
-            optimizer.zero_grad(set_to_none=True)
-            self.manual_backward(terms.loss)
-            optimizer.step()
+            found: Terms = self.balance(logits, images, posterior)
+            advance(found.loss)
             scheduler.step()
             posteriors.append(posterior)
-            self.epoch_terms.append(
-                torch.stack([terms.loss.detach(), terms.reconstruction_nats, terms.kl_nats, terms.squared_error]).float()
-            )
-        moments = PosteriorMoments.of(
-            torch.cat([posterior.mean for posterior in posteriors]),
-            torch.cat([posterior.log_variance for posterior in posteriors if posterior.log_variance is not None]),
-        )
+            terms += [found.loss.detach(), found.reconstruction_nats, found.kl_nats, found.squared_error]
+        self.epoch_terms.append(torch.stack(terms).float().view(-1, len(TERMS)))
+        means = torch.cat([posterior.mean for posterior in posteriors])
+        log_variances = torch.cat([posterior.log_variance for posterior in posteriors if posterior.log_variance is not None])
+        self._unread = (self.epoch_terms[-1], means.detach(), log_variances.detach())
+        moments = PosteriorMoments.of(means, log_variances)
         self.epoch_posteriors = moments if self.epoch_posteriors is None else self.epoch_posteriors.merge(moments)
+
+    def check_last_call(self) -> None:
+        """Look at the terms of the last call.
+
+        Raises:
+            NonFiniteError: one left the numbers; the message names it, its batch, and the latent variables.
+        """
+        if self._unread is None:
+            return
+        terms, means, log_variances = self._unread
+        self._unread = None
+        if bool(terms.isfinite().all()):
+            return
+        history = torch.cat(self.epoch_terms)
+        first = int((~history.isfinite()).any(dim=1).nonzero()[0, 0])
+        # The loss is their sum, and a code out of bounds spoils every term after the KL: name the first to go.
+        names = {2: "KL term", 1: "reconstruction term", 3: "squared error", 0: "loss"}
+        term = next(index for index in names if not bool(history[first, index].isfinite()))
+        share = max(self.schedule.batch_size // self.trainer.world_size, 1)
+        start = (first - len(history) + len(terms)) * share  # negative where it was a call before the last
+        # A term takes the square of one, and the exponential of the other: what does not survive that is bad already.
+        codes = means.square() + log_variances.exp()
+        where = bad_variables(codes[start : start + share]) if start >= 0 else ""
+        raise NonFiniteError(
+            f"Training left the numbers in epoch {self.current_epoch + 1}, step {first + 1} of it: the {names[term]} became "
+            f"{float(history[first, term])}. Lower the learning rate ({self.schedule.learning_rate}), or use --precision float32."
+            + (f" It was {where}." if where else "")
+        )
+
+    def advance_watched(self, loss: Tensor) -> None:
+        """Run one optimiser step with all that Lightning does around it: its hooks, and the sums over processes."""
+        optimizer = self.optimizers()
+        assert isinstance(optimizer, LightningOptimizer)
+        optimizer.zero_grad(set_to_none=True)
+        self.manual_backward(loss)
+        optimizer.step()
+
+    def advance_unwatched(self, loss: Tensor) -> None:
+        """Run one optimiser step of several in a call, which nobody watches: 6 % of a small dense network's time is in the hooks.
+
+        Lightning is told of the step: checkpoints and loggers go by its count.
+        """
+        optimizer = self.optimizers(use_pl_optimizer=False)
+        assert isinstance(optimizer, torch.optim.Optimizer)
+        for parameter in self.parameters_at_hand:
+            parameter.grad = None
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        count = self.trainer.fit_loop.epoch_loop.manual_optimization.optim_step_progress
+        count.increment_ready()
+        count.increment_completed()
+
+    def draw_noise(self, count: int) -> Tensor:
+        """Return the noise of this process's images: its share of what the whole mini-batch draws, as `ShuffledRows` shares rows.
+
+        So an image has the noise that it would have in a training by one process.
+        """
+        world, rank = self.trainer.world_size, self.trainer.global_rank
+        whole = torch.randn(count * world, *self.vae.latent_shape, generator=self.noise, device=self.device)
+        return whole[rank::world]
 
     def on_train_epoch_end(self) -> None:
         """Publish the epoch: means of the terms over all processes, and the health of each latent variable.
@@ -124,17 +193,14 @@ class VAETraining(L.LightningModule):
         Raises:
             NonFiniteError: the loss left the numbers; the message names the term and the step.
         """
-        history = torch.stack(self.epoch_terms)
-        if not bool(history.isfinite().all()):
-            step = int((~history.isfinite()).any(dim=1).nonzero()[0, 0])
-            # The loss is their sum, and a code out of bounds spoils every term after the KL: name the first to go.
-            names = {2: "KL term", 1: "reconstruction term", 3: "squared error", 0: "loss"}
-            term = next(index for index in names if not bool(history[step, index].isfinite()))
-            raise NonFiniteError(
-                f"Training left the numbers in epoch {self.current_epoch + 1}, step {step + 1} of it: the {names[term]} became "
-                f"{float(history[step, term])}. Lower the learning rate ({self.schedule.learning_rate}), "
-                "or use --precision float32."
-            )
+        self.check_last_call()
+        rate = self.schedule.learning_rate
+        check_finite(
+            self,
+            when=f"at the end of epoch {self.current_epoch + 1}",
+            cure=f"Lower the learning rate ({rate}), or use --precision float32.",
+        )
+        history = torch.cat(self.epoch_terms)
         self.share_buffers()
         means = history.double().mean(dim=0)
         epoch: dict[str, Any] = {"epoch": self.current_epoch + 1}

@@ -1,0 +1,98 @@
+"""The images of an `.npy` file, read from disk where they are asked for."""
+
+import hashlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from latlas.base.errors import ImageFormatError
+from latlas.base.shapes import ImageShape
+from latlas.data.files import as_images, load_array
+from latlas.data.images import ImageSet, PixelBlock, check_bounds, part_of
+from latlas.data.listings import spread
+
+_SAMPLED = 64  # images that enter the hash
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ArrayFile:
+    """An `.npy` file of images as an ImageSource: mapped into memory, converted block by block."""
+
+    path: Path
+    array: NDArray[np.generic]  # n h w, n h w c or n c h w, mapped
+    part: range
+
+    def __len__(self) -> int:
+        return len(self.part)
+
+    @property
+    def name(self) -> str:
+        """The spec that gives these images again."""
+        return str(self.path) if len(self.part) == len(self.array) else f"{self.path}[{self.part.start}:{self.part.stop}]"
+
+    @cached_property
+    def image_shape(self) -> ImageShape:
+        """Channels, height, width."""
+        channels, height, width = as_images(np.array(self.array[:1]), self.path).shape[1:]
+        return int(channels), int(height), int(width)
+
+    @cached_property
+    def listing_hash(self) -> str:
+        """SHA-256 of the array's shape and type and of some spread images."""
+        digest = hashlib.sha256(repr((self.array.shape, self.array.dtype.str, self.part.start, self.part.stop)).encode())
+        for index in spread(self.part, _SAMPLED):
+            digest.update(np.ascontiguousarray(self.array[index]).tobytes())
+        return digest.hexdigest()
+
+    def name_of(self, index: int) -> str:
+        """Return `#` and the image's number in this source."""
+        return f"#{index}"
+
+    def slice(self, start: int | None, stop: int | None) -> "ArrayFile":
+        """Return images `start` up to, not including, `stop`, counted as Python does.
+
+        Raises:
+            SettingError: nothing is left.
+        """
+        return ArrayFile(path=self.path, array=self.array, part=part_of(self.name, self.part, start, stop))
+
+    def blocks(self, bounds: Iterable[tuple[int, int]]) -> Iterator[PixelBlock]:
+        """Yield the images of each `[start, stop)`.
+
+        Raises:
+            ImageFormatError, NonFiniteError: floats that leave [0, 1], NaN or infinity.
+            SettingError: bounds that leave the set, or hold nothing.
+        """
+        for start, stop in bounds:
+            check_bounds(self.name, len(self), start, stop)
+            rows = self.part[start:stop]
+            images = as_images(np.array(self.array[rows.start : rows.stop]), self.path)
+            checked = ImageSet(name=f"{self.path}[{rows.start}:{rows.stop}]", storage=images)
+            yield PixelBlock(pixels=checked.storage, indices=torch.arange(start, stop))
+
+
+def open_array(path: Path) -> ArrayFile | ImageSet:
+    """Return the images of an `.npy` file without reading them; of an `.npz` they are read at once.
+
+    Raises:
+        MissingPathError, ImageFormatError, NonFiniteError: as `latlas.data.files.load_array`.
+    """
+    if path.suffix != ".npy" or not path.is_file():
+        return load_array(path)
+    try:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (ValueError, OSError, EOFError):
+        return load_array(path)  # which says what is wrong
+    if not isinstance(array, np.memmap) or not len(array.shape) or not array.shape[0]:
+        return load_array(path)
+    opened = ArrayFile(path=path, array=array, part=range(len(array)))
+    try:
+        _ = opened.image_shape
+    except ImageFormatError:
+        return load_array(path)  # which says it of the whole
+    return opened

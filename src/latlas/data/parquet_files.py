@@ -1,0 +1,250 @@
+"""Pictures in a column of Parquet files: bytes, or the pair of bytes and path in which Hub data sets keep them."""
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from latlas.base.errors import ImageFormatError, MissingExtraError, SettingError, unknown_name
+from latlas.base.progress import Progress, silent, track
+from latlas.data.decoding import Buffer
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+_USUAL_LABELS = ("label", "labels", "cls")
+_USUAL_IMAGES = ("image", "images", "img", "picture", "jpg", "png")
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ParquetListing:
+    """The pictures of Parquet files, row by row."""
+
+    asked: str
+    files: tuple[str, ...]
+    column: str
+    # Row groups are what Parquet can read on its own, so they are what is looked up.
+    firsts: NDArray[np.int64]  # the number of each row group's first picture
+    groups: NDArray[np.int64]  # g 2: file and row group in it
+    starts: NDArray[np.int64]  # the number of each file's first picture
+    rows: int
+    sizes: NDArray[np.int64]  # bytes of each file
+    labels: NDArray[np.int64] | None
+
+    @property
+    def spec(self) -> str:
+        """The spec that names the files, and the columns where they were named."""
+        return self.asked
+
+    def __len__(self) -> int:
+        return self.rows
+
+    def name_of(self, index: int) -> str:
+        """Return `file.parquet#row`, the row counted from 0 within the file."""
+        path, row = self._row(index)
+        return f"{os.path.basename(path)}#{row}"  # noqa: PTH119 - once a picture
+
+    def place_of(self, index: int) -> str:
+        """Return the path of the file, and the row in it."""
+        path, row = self._row(index)
+        return f"{path}#{row}"
+
+    def read(self, index: int) -> Buffer:
+        """Return the bytes of a picture; its row group stays in memory until another one's is asked for."""
+        group = int(np.searchsorted(self.firsts, index, side="right")) - 1
+        file, number = self.groups[group]
+        cells = _cells(self.files[int(file)], int(number), self.column, os.getpid())
+        return picture_bytes(cells, index - int(self.firsts[group]))
+
+    def identity(self) -> Iterator[bytes]:
+        """Yield the names and sizes of the files, and how their rows are grouped."""
+        yield "\0".join((self.column, *(Path(file).name for file in self.files))).encode(errors="surrogateescape")
+        for numbers in (self.sizes, self.firsts, self.groups):
+            yield numbers.tobytes()
+
+    def _row(self, index: int) -> tuple[str, int]:
+        file = int(np.searchsorted(self.starts, index, side="right")) - 1
+        return self.files[file], index - int(self.starts[file])
+
+
+def list_parquet(
+    pattern: str, paths: Sequence[Path], *, image: str | None = None, label: str | None = None, progress: Progress = silent
+) -> ParquetListing:
+    """Return the pictures of Parquet files; no picture is read.
+
+    Args:
+        pattern: how the user named the files.
+        paths: the files, in order.
+        image: the column of pictures; None: the only one that can be, or the only one with a usual name.
+        label: the column of class numbers; None: `label`, `labels` or `cls`, where there is one of whole numbers.
+        progress: told after each file.
+
+    Raises:
+        MissingExtraError: pyarrow is not installed.
+        ImageFormatError: a file that cannot be read, or without such columns.
+        SettingError: several columns could be the one of pictures.
+        UnknownNameError: no column of that name.
+    """
+    try:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+    except ModuleNotFoundError as absent:
+        raise missing_data_extra(absent) from absent
+    firsts: list[int] = []
+    groups: list[tuple[int, int]] = []
+    starts: list[int] = []
+    labels: list[NDArray[np.int64] | None] = []
+    rows = 0
+    column = label_column = None
+    for number, path in enumerate(track(paths, "listing Parquet files", progress)):
+        try:
+            with pq.ParquetFile(path) as file:
+                schema = file.schema_arrow
+                if number == 0:
+                    column = image_column(schema, image, str(path))
+                    label_column = labels_column(schema, label, str(path))
+                elif column not in schema.names or not _holds_pictures(schema.field(column).type):
+                    raise ImageFormatError(f"{path} has no column {column!r} of pictures, and {paths[0]} has.")
+                starts.append(rows)
+                for group in range(file.num_row_groups):
+                    if file.metadata.row_group(group).num_rows:
+                        firsts.append(rows)
+                        groups.append((number, group))
+                        rows += file.metadata.row_group(group).num_rows
+                if label_column is not None:
+                    labels.append(class_numbers(file.read(columns=[label_column]).column(0)))
+        except (pa.ArrowException, OSError, KeyError) as failure:
+            raise ImageFormatError(f"{path} cannot be read as a Parquet file ({' '.join(str(failure).split())}).") from failure
+    if not rows or column is None:
+        raise ImageFormatError(f"{pattern} holds no rows.")
+    known = [part for part in labels if part is not None]
+    return ParquetListing(
+        asked=pattern + columns_asked(image=image, label=label),
+        files=tuple(map(str, paths)),
+        column=column,
+        firsts=np.array(firsts, dtype=np.int64),
+        groups=np.array(groups, dtype=np.int64),
+        starts=np.array(starts, dtype=np.int64),
+        rows=rows,
+        sizes=np.array([path.stat().st_size for path in paths], dtype=np.int64),
+        labels=np.concatenate(known) if known and len(known) == len(labels) else None,
+    )
+
+
+def columns_asked(**settings: str | None) -> str:
+    """Return what a spec says after its `?`; nothing where nothing was asked for.
+
+    >>> columns_asked(image="cover", label=None)
+    '?image=cover'
+    """
+    given = "&".join(f"{key}={value}" for key, value in settings.items() if value is not None)
+    return f"?{given}" if given else ""
+
+
+def image_column(schema: "pa.Schema", asked: str | None, place: str) -> str:
+    """Return the name of the column that holds pictures.
+
+    Raises:
+        ImageFormatError, SettingError, UnknownNameError: as `list_parquet`.
+    """
+    fitting = [field.name for field in schema if _holds_pictures(field.type)]
+    if asked is not None:
+        if asked not in schema.names:
+            raise unknown_name(f"column of {place}", asked, schema.names)
+        if asked not in fitting:
+            raise ImageFormatError(f"{place}: column {asked!r} holds {schema.field(asked).type}, and pictures are bytes.")
+        return asked
+    usual = [name for name in fitting if name.lower() in _USUAL_IMAGES]
+    for choice in (fitting, usual):
+        if len(choice) == 1:
+            return choice[0]
+    if not fitting:
+        raise ImageFormatError(f"{place} has no column of pictures (bytes); it has {', '.join(schema.names) or 'none'}.")
+    raise SettingError(f"{place} has several columns of bytes, {', '.join(fitting)}. Name that of the pictures: ?image=NAME")
+
+
+def labels_column(schema: "pa.Schema", asked: str | None, place: str) -> str | None:
+    """Return the name of the column that holds class numbers, or None.
+
+    Raises:
+        ImageFormatError, UnknownNameError: as `list_parquet`.
+    """
+    import pyarrow as pa
+
+    if asked is not None:
+        if asked not in schema.names:
+            raise unknown_name(f"column of {place}", asked, schema.names)
+        if not pa.types.is_integer(schema.field(asked).type):
+            raise ImageFormatError(f"{place}: column {asked!r} holds {schema.field(asked).type}, and labels are whole numbers.")
+        return asked
+    return next((name for name in _USUAL_LABELS if name in schema.names and pa.types.is_integer(schema.field(name).type)), None)
+
+
+def class_numbers(column: "pa.ChunkedArray") -> NDArray[np.int64] | None:
+    """Return a column of class numbers; None where some are missing."""
+    import pyarrow as pa
+
+    if column.null_count:
+        return None
+    return np.asarray(column.cast(pa.int64()).to_numpy(), dtype=np.int64)
+
+
+def picture_bytes(cells: "pa.Array", row: int) -> Buffer:
+    """Return the bytes of one cell, or of the file that it names.
+
+    Raises:
+        ValueError, OSError: there are none.
+    """
+    import pyarrow as pa
+
+    cell = cells[row]
+    if pa.types.is_struct(cells.type) and cell.is_valid:
+        path = cell["path"].as_py() if cells.type.get_field_index("path") >= 0 else None
+        cell = cell["bytes"]
+        if not cell.is_valid and path:
+            return Path(path).read_bytes()
+    if not cell.is_valid:
+        raise ValueError("the cell is empty")
+    return memoryview(cell.as_buffer()).cast("B")  # Arrow's own are of signed bytes, equal to no bytes
+
+
+def missing_data_extra(absent: ModuleNotFoundError) -> MissingExtraError:
+    """Return the error for a package of the extra `data` that is not installed."""
+    return MissingExtraError(
+        f"Parquet files and Hub data sets need datasets and pyarrow (no module {absent.name}). "
+        "Install them: pip install 'latlas[data]'"
+    )
+
+
+def _holds_pictures(kind: "pa.DataType") -> bool:
+    import pyarrow as pa
+
+    if pa.types.is_struct(kind):
+        place = kind.get_field_index("bytes")
+        return place >= 0 and _holds_pictures(kind.field(place).type)
+    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
+
+
+@lru_cache(maxsize=2)
+def _file(path: str, _process: int) -> "pq.ParquetFile":
+    # By process: one that was forked shares the place in the file with its parent.
+    import pyarrow.parquet as pq
+
+    return pq.ParquetFile(path)
+
+
+@lru_cache(maxsize=1)
+def _cells(path: str, group: int, column: str, process: int) -> Any:
+    import pyarrow as pa
+
+    try:
+        table = _file(path, process).read_row_group(group, columns=[column], use_threads=False)
+    except pa.ArrowException as failure:
+        raise OSError(f"its row group cannot be read: {failure}") from failure
+    return table.column(column).combine_chunks()

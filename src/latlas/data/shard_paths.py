@@ -1,0 +1,68 @@
+"""The files that a spec names when it names several: `x-{000..009}.tar`, `x-{a,b}.tar`, `x-*.tar`."""
+
+import glob
+import re
+from pathlib import Path
+
+from latlas.base.errors import MissingPathError, SettingError
+
+_BRACES = re.compile(r"\{([^{}]*)\}")
+_RANGE = re.compile(r"(\d+)\.\.(\d+)")
+_MOST = 1_000_000
+
+
+def expand_braces(pattern: str) -> list[str]:
+    """Return the names that a pattern with braces stands for, in its order.
+
+    Raises:
+        SettingError: braces that hold neither a range of numbers nor a list, or stand for over a million names.
+
+    >>> expand_braces("x-{08..10}.tar"), expand_braces("{a,b}.tar")
+    (['x-08.tar', 'x-09.tar', 'x-10.tar'], ['a.tar', 'b.tar'])
+    """
+    match = _BRACES.search(pattern)
+    if match is None:
+        return [pattern]
+    inner = match[1]
+    numbers = _RANGE.fullmatch(inner)
+    if numbers:
+        first, last = int(numbers[1]), int(numbers[2])
+        if not first <= last < first + _MOST:
+            raise SettingError(f"{pattern}: the range {{{inner}}} must rise, and name at most {_MOST:,} files.")
+        values = [str(value).zfill(len(numbers[1])) for value in range(first, last + 1)]
+    elif "," in inner:
+        values = inner.split(",")
+    else:
+        raise SettingError(f"{pattern}: expected a range like {{000..009}} or a list like {{a,b}}, got {{{inner}}}.")
+    rest = expand_braces(pattern[match.end() :])
+    if len(values) * len(rest) > _MOST:
+        raise SettingError(f"{pattern} stands for more than {_MOST:,} files.")
+    return [f"{pattern[: match.start()]}{value}{tail}" for value in values for tail in rest]
+
+
+def shard_paths(pattern: str) -> list[Path]:
+    """Return the files that a pattern names: braces in their order, what `*`, `?` and `[...]` find sorted by name.
+
+    Raises:
+        MissingPathError: a name without a file, or a pattern that fits none.
+        SettingError: as `expand_braces`, or a file that is named twice.
+    """
+    paths: list[Path] = []
+    for name in [pattern] if Path(pattern).is_file() else expand_braces(pattern):
+        path = Path(name).expanduser()
+        if path.is_file():
+            paths.append(path)
+            continue
+        found = [Path(text) for text in sorted(glob.glob(str(path))) if Path(text).is_file()]  # noqa: PTH207 - the pattern may be absolute
+        if not found:
+            fitting = " fits the pattern" if glob.has_magic(name) else ""
+            raise MissingPathError(f"No file {path}{fitting}.")
+        paths.extend(found)
+    twice = (
+        next((path for place, path in enumerate(paths) if path in set(paths[:place])), None)
+        if len(set(paths)) < len(paths)
+        else None
+    )
+    if twice is not None:
+        raise SettingError(f"{pattern} names {twice} twice.")
+    return paths
