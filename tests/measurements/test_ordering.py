@@ -1,6 +1,7 @@
 """Orders of variables: on decoders whose gains, derivatives and posteriors are known, by each measure, fast and exhaustively."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,9 +21,11 @@ from latlas.base.errors import (
 )
 from latlas.data.images import ImageSet
 from latlas.encodings.encode import encode
+from latlas.encodings.encoding import Encoding
 from latlas.measurements.gain import growths, reconstruction_gain
 from latlas.measurements.jacobians import squared_derivatives
 from latlas.measurements.ordering import MEASURES, Ordering, order_variables, rank_agreement
+from latlas.measurements.reconstruction import decode_batches
 from latlas.models.adapters.callables import CallableModel
 from latlas.models.architectures.autoencoder_kl import AutoencoderKL
 from latlas.models.vae import VAE
@@ -305,3 +308,18 @@ def test_attention_has_a_jacobian_and_it_is_that_of_reverse_mode() -> None:
     error = drawn.std(dim=0) / 20
     assert ((drawn.mean(dim=0) - expected).abs() < 4 * error).all()
     assert (error < 0.1 * expected).all()
+
+
+def test_codes_from_a_store_in_half_precision_give_the_order_of_the_codes_in_memory(
+    planted: CallableModel, images: ImageSet, tmp_path: Path
+) -> None:
+    stored = encode(planted, images, out=tmp_path / "codes", dtype="float16")
+    assert stored.mean.dtype == torch.float16
+    by_store = order_variables(planted, images, codes=Encoding.from_pretrained(tmp_path / "codes"))
+    by_memory = order_variables(planted, images, codes=encode(planted, images))
+    assert by_store.variables == by_memory.variables
+
+
+def test_codes_in_half_precision_are_decoded(planted: CallableModel, codes: Tensor) -> None:
+    (drawn,) = decode_batches(planted, codes.half(), size=N)
+    torch.testing.assert_close(drawn, planted.decode(codes), atol=2e-3, rtol=0)

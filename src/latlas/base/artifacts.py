@@ -1,12 +1,14 @@
 """Artifact folders: `config.json` and data files, written beside and renamed into place.
 
-A reader never sees half an artifact, a flipped byte in a data file is noticed, and nothing is ever unpickled.
+A reader never sees half an artifact, a flipped byte is noticed, and nothing is ever unpickled.
 """
 
+import hashlib
 import json
+import math
 import os
-import shutil
-import tempfile
+import re
+import stat
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,11 +19,29 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from latlas.base.errors import ArtifactError, MissingPathError, OutputExistsError
+from latlas.base.placing import clear_leftovers, identity, make_beside, name_new, remove, swap
 from latlas.base.provenance import Provenance, file_hash
 
 CONFIG = "config.json"
 CARD = "README.md"  # what people and the Hub read; latlas never does, so it may be edited: no hash is kept of it
+MOST_JSON = 64 * 2**20  # bytes of a JSON file that is read; as Python's objects it takes some twenty times as much at the worst
 FORMAT = 1  # raised when an older latlas could no longer read what this one writes
+
+_CHECKSUM = "checksum"  # of the config itself, its own sixty-four digits taken as zeros; artifacts of before it have none
+_NO_CHECKSUM = "0" * 64
+_KEYS = {"kind", "format", "settings", "provenance", "files"}
+
+# What a config raises in whoever builds something of it, where its settings are of other types or sizes than those written.
+MISFITS: tuple[type[Exception], ...] = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    LookupError,
+    MemoryError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
 
 
 @contextmanager
@@ -34,31 +54,38 @@ def writing(folder: str | Path, *, replace: bool = False) -> Iterator[Path]:
             else that lies there is never touched.
 
     Raises:
-        OutputExistsError: the folder holds something and may not be replaced.
+        OutputExistsError: the folder holds something and may not be replaced, or another process put it there meanwhile.
+        ArtifactError: it could not be written.
     """
     target = Path(folder)
     check_free(target, replace=replace)
+    earlier = identity(target)
     beside: Path | None = None
+    descriptor: int | None = None
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        beside = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".partial", dir=target.parent))
+        beside, descriptor = make_beside(target, ".partial", folder=True)
         yield beside
         beside.chmod(0o755)  # mkdtemp gives 0o700, which colleagues on the same machine could not read
         _sync_tree(beside)
         check_free(target, replace=replace)
         if target.exists() and any(target.iterdir()):
-            _swap(beside, target)
+            _replace(beside, target, earlier)
         else:
             os.rename(beside, target)
     except OSError as failure:
         raise ArtifactError(f"Could not write {target}: {failure.strerror or failure}. Nothing was changed there.") from failure
     finally:
         if beside is not None:
-            shutil.rmtree(beside, ignore_errors=True)
+            remove(beside)
+        if descriptor is not None:
+            os.close(descriptor)
 
 
 def check_free(folder: str | Path, *, replace: bool = False) -> None:
     """Raise now, before any work, if `writing` would refuse this folder.
+
+    What a process that died left beside it is cleared away; an artifact that it had moved aside gets its place back.
 
     Raises:
         OutputExistsError: the folder holds something and may not be replaced.
@@ -68,6 +95,7 @@ def check_free(folder: str | Path, *, replace: bool = False) -> None:
     if target.name in ("", ".."):
         raise OutputExistsError(f"{target} cannot be renamed into place; name a folder that does not exist yet.")
     check_place(target)
+    clear_leftovers(target, CONFIG, file_hash)
     if target.is_file():
         raise OutputExistsError(f"{target} is a file; name a folder that does not exist yet.")
     if not target.exists() or not any(target.iterdir()):
@@ -110,19 +138,20 @@ def write_file(path: str | Path, write: Callable[[BinaryIO], object]) -> None:
     """
     target = Path(path)
     check_place(target)
+    clear_leftovers(target, CONFIG, file_hash)
     beside: Path | None = None
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".partial", dir=target.parent)
-        beside = Path(name)
+        beside, descriptor = make_beside(target, ".partial", folder=False)
         with os.fdopen(descriptor, "wb") as stream:
             write(stream)
             stream.flush()
             os.fsync(stream.fileno())
-        beside.chmod(0o644)  # mkstemp gives 0o600, which colleagues on the same machine could not read
-        if os.path.lexists(target):
-            raise OutputExistsError(f"{target} already exists; name a new file.")
-        os.rename(beside, target)
+            beside.chmod(0o644)  # mkstemp gives 0o600, which colleagues on the same machine could not read
+            try:
+                name_new(beside, target)
+            except FileExistsError:
+                raise OutputExistsError(f"{target} already exists; name a new file.") from None
     except OSError as failure:
         raise ArtifactError(f"Could not write {target}: {failure.strerror or failure}. Nothing was changed there.") from failure
     finally:
@@ -144,7 +173,31 @@ def write_config(folder: Path, *, kind: str, settings: Mapping[str, Any], proven
         "provenance": provenance.to_json(),
         "files": files,
     }
-    write_json(folder / CONFIG, record)
+    (folder / CONFIG).write_text(config_text(record), encoding="utf-8")
+
+
+def config_text(record: Mapping[str, Any]) -> str:
+    """Return a config as it stands in its file, with a checksum of its own text."""
+    text = _json_text({**record, _CHECKSUM: _NO_CHECKSUM})  # which the order of keys puts first
+    return text.replace(_NO_CHECKSUM, hashlib.sha256(text.encode()).hexdigest(), 1)
+
+
+def check_config(folder: Path, record: Mapping[str, Any]) -> None:
+    """Raise unless the config of this folder, read as `record`, is as it was written.
+
+    Raises:
+        ArtifactError: its checksum is not that of its text; or it has none, and words that older versions never wrote.
+    """
+    found = record.get(_CHECKSUM)
+    if _CHECKSUM not in record:
+        whole = set(record) <= _KEYS
+    elif isinstance(found, str) and re.fullmatch("[0-9a-f]{64}", found):
+        text = (folder / CONFIG).read_bytes()
+        whole = hashlib.sha256(text.replace(found.encode(), _NO_CHECKSUM.encode(), 1)).hexdigest() == found
+    else:
+        whole = False
+    if not whole:
+        raise ArtifactError(f"{folder / CONFIG} is damaged: it is not what its checksum says. Make the artifact again.")
 
 
 def peek(folder: str | Path) -> dict[str, Any] | None:
@@ -165,7 +218,7 @@ def read_config(folder: str | Path, *, kind: str) -> dict[str, Any]:
         ArtifactError: it is no artifact of this kind, or was written by a newer latlas, or a file is damaged.
     """
     path = Path(folder)
-    if not path.is_dir():
+    if not os.path.isdir(path):  # noqa: PTH112  # a Path raises where no folder could have that name
         raise MissingPathError(f"No folder {path}: expected a latlas {kind} there.")
     if not (path / CONFIG).is_file():
         raise ArtifactError(f"{path} is not a latlas {kind}: it has no {CONFIG}.")
@@ -179,10 +232,12 @@ def read_config(folder: str | Path, *, kind: str) -> dict[str, Any]:
         raise ArtifactError(
             f"{path} was written in format {record['format']}, this latlas reads up to {FORMAT}: update latlas."
         )
-    for name, expected in record["files"].items():
-        file = path / name
+    for name in record["files"]:
         if Path(name).is_absolute() or ".." in Path(name).parts:
             raise ArtifactError(f"{path / CONFIG} lists {name!r}, which lies outside the artifact.")
+    check_config(path, record)
+    for name, expected in record["files"].items():
+        file = path / name
         if not file.is_file():
             raise ArtifactError(f"{path} is incomplete: {name} is missing. Make the artifact again.")
         if file_hash(file) != expected:
@@ -191,8 +246,15 @@ def read_config(folder: str | Path, *, kind: str) -> dict[str, Any]:
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    """Write tensors as safetensors."""
-    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, str(path))
+    """Write tensors as safetensors.
+
+    Raises:
+        OSError: the disk refused, which safetensors tells in an error of its own.
+    """
+    try:
+        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, str(path))
+    except SafetensorError as failure:
+        raise OSError(str(failure)) from failure
     path.chmod(0o644)  # safetensors gives 0o600, which colleagues on the same machine could not read
 
 
@@ -202,27 +264,50 @@ def load_tensors(path: Path) -> dict[str, Tensor]:
     Raises:
         ArtifactError: the file is missing, truncated, or of another format.
     """
+    if not path.is_file():  # to open a pipe would wait for ever
+        raise ArtifactError(f"{path} is missing, or is no file. Make the artifact again.")
     try:
         return load_file(str(path))
-    except (SafetensorError, OSError, ValueError) as failure:
+    except (SafetensorError, OSError, ValueError, KeyError, AttributeError, MemoryError) as failure:
         raise ArtifactError(f"{path} is not a readable safetensors file ({failure}). Make the artifact again.") from failure
 
 
 def write_json(path: Path, record: Any) -> None:
     """Write JSON with stable key order; NaN and infinity are refused, since JSON has no word for them."""
-    path.write_text(json.dumps(record, indent=2, sort_keys=True, allow_nan=False) + "\n", encoding="utf-8")
+    path.write_text(_json_text(record), encoding="utf-8")
 
 
 def read_json(path: Path) -> Any:
-    """Read JSON.
+    """Read JSON as `write_json` writes it: no NaN, no infinity, no key twice.
 
     Raises:
-        ArtifactError: it does not parse.
+        ArtifactError: it does not parse, has more than `MOST_JSON` bytes, or is no file.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, ValueError, RecursionError) as failure:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode) or status.st_size > MOST_JSON:
+            raise ArtifactError(f"{path} is not readable JSON (no file of at most {MOST_JSON:,} bytes).")
+        with path.open("rb") as stream:
+            content = stream.read(MOST_JSON + 1)[:MOST_JSON]
+        return json.loads(
+            content.decode("utf-8"), parse_float=_finite, parse_constant=_finite, object_pairs_hook=_without_doubles
+        )
+    except (OSError, UnicodeDecodeError, ValueError, RecursionError, MemoryError) as failure:
         raise ArtifactError(f"{path} is not readable JSON ({type(failure).__name__}).") from failure
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"{text[:20]} is no number")
+    return number
+
+
+def _without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    record = dict(pairs)
+    if len(record) < len(pairs):  # another reader might take the other of the two
+        raise ValueError("a key stands there twice")
+    return record
 
 
 def _is_ours(record: Mapping[str, Any]) -> bool:
@@ -234,21 +319,19 @@ def _is_ours(record: Mapping[str, Any]) -> bool:
     )
 
 
-def _swap(beside: Path, target: Path) -> None:
-    # Whichever rename fails, the earlier artifact keeps its place or gets it back.
-    aside = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".old", dir=target.parent))
-    try:
-        os.rename(target, aside / target.name)
-    except OSError:
-        aside.rmdir()
-        raise
-    try:
-        os.rename(beside, target)
-    except OSError:
-        os.rename(aside / target.name, target)
-        aside.rmdir()
-        raise
-    shutil.rmtree(aside, ignore_errors=True)
+def _json_text(record: Any) -> str:
+    return json.dumps(record, indent=2, sort_keys=True, allow_nan=False) + "\n"
+
+
+def _replace(beside: Path, target: Path, earlier: tuple[int, int] | None) -> None:
+    """Put the new artifact into the place of the one that lay there when the writing began, and of no other."""
+    told = f"{target} was written by another process meanwhile. That artifact was kept, and this one is gone."
+    if identity(target) != earlier:
+        raise OutputExistsError(told)
+    swap(beside, target)
+    if beside.exists() and identity(beside) != earlier:  # between the look and the swap
+        swap(beside, target)
+        raise OutputExistsError(told)
 
 
 def _sync_tree(folder: Path) -> None:

@@ -5,11 +5,22 @@ Programming errors inside latlas are ordinary Python exceptions and keep their t
 """
 
 import difflib
+import re
 from collections.abc import Iterable
+
+_LONGEST = 4_000  # characters of a message; what a file says of itself may have millions
+# What would break the line, steer a terminal, turn the reading direction, or not be printable at all.
+_UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 class LatlasError(Exception):
-    """A mistake that the caller can mend; the base of all the others."""
+    """A mistake that the caller can mend; the base of all the others.
+
+    Its text is one line of bounded length, whatever names out of a stranger's file stand in it.
+    """
+
+    def __str__(self) -> str:
+        return one_line(super().__str__())
 
 
 class UnknownNameError(LatlasError):
@@ -58,6 +69,25 @@ class CapabilityError(LatlasError):
 
 class SettingError(LatlasError):
     """A setting out of its range, or settings that contradict each other."""
+
+
+class EngineError(LatlasError):
+    """Workers of a distributed computation that keep ending, or one that failed while the others wait."""
+
+
+def one_line(text: str) -> str:
+    """Return a text as one printable line: line breaks become spaces, other control characters their escapes.
+
+    Of more than 4,000 characters the middle is left out.
+
+    >>> one_line("two\\nlines and \\x1b[2J")
+    'two lines and \\\\x1b[2J'
+    """
+    if len(text) > _LONGEST:
+        text = f"{text[: _LONGEST // 2]} … {text[-_LONGEST // 2 + 3 :]}"
+    if text.isascii() and text.isprintable():
+        return text
+    return _UNPRINTABLE.sub(lambda found: ascii(found[0])[1:-1], " ".join(text.splitlines()))
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str], *, hint: str = "") -> UnknownNameError:

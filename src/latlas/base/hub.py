@@ -4,7 +4,6 @@ What comes from there is JSON, safetensors, npy and parquet, checked against its
 could carry code is fetched or sent.
 """
 
-import json
 import os
 import re
 import tempfile
@@ -15,7 +14,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from latlas._version import __version__
-from latlas.base.artifacts import CARD, CONFIG, peek, read_config
+from latlas.base.artifacts import CARD, CONFIG, config_text, peek, read_config
 from latlas.base.cards import FOLDER, with_license
 from latlas.base.errors import ArtifactError, LatlasError, MissingExtraError, MissingPathError, SettingError
 
@@ -91,7 +90,7 @@ def resolve(spec: str | Path, *, token: str | None = None) -> Path:
     """
     path = Path(spec)
     named = hub_id(spec) if isinstance(spec, str) else None
-    if named is None or os.path.lexists(path) or path.parent.is_dir():
+    if named is None or os.path.lexists(path) or os.path.isdir(path.parent):  # noqa: PTH112  # a Path raises where no folder could have that name
         return path
     return _fetch(named, token)
 
@@ -204,7 +203,7 @@ def _to_send(folder: Path, told: str, license: str | None) -> dict[str, bytes | 
     # A reader asks for every file that the config lists: it may list no other than those that are sent.
     listed = record | {"files": {name: record["files"][name] for name in names}}
     content: dict[str, bytes | str] = {name: str(folder / name) for name in names}
-    content[CONFIG] = (json.dumps(listed, indent=2, sort_keys=True) + "\n").encode()
+    content[CONFIG] = config_text(listed).encode()
     if (folder / CARD).is_file():
         card = (folder / CARD).read_text(encoding="utf-8").replace(FOLDER, told)
         content[CARD] = (card if license is None else with_license(card, license)).encode()

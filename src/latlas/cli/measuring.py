@@ -1,17 +1,52 @@
 """`latlas encode`, `diagnose`, `range`: questions about one model."""
 
-from typing import Annotated
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from latlas.cli.inverting import BudgetName, RecoderFolder, Start, Starts, Steps
-from latlas.cli.options import Data, Device, Generator, Json, Model, Out, Replace, Resize, Seed
+from latlas.cli.options import Data, Device, Generator, Json, Model, Out, Precision, Replace, Resize, Seed
+
+if TYPE_CHECKING:
+    from latlas.base.progress import Progress
 
 
 def encode(
     model: Model,
     data: Data,
     out: Out = None,
+    append: Annotated[
+        bool, typer.Option("--append", help="Add the codes to the encoding at --out; begin one if there is none.")
+    ] = False,
+    half: Annotated[bool, typer.Option("--half", help="Keep codes as float16: half the space, three digits.")] = False,
+    shard_rows: Annotated[
+        int | None,
+        typer.Option(
+            "--shard-rows", help="Images of a shard, a multiple of 4096.", show_default="8192, or as what is appended to"
+        ),
+    ] = None,
+    precision: Precision = "float32",
+    on_bad: Annotated[
+        str, typer.Option("--on-bad", help="stop or skip, at a picture that cannot be read; every one is named.")
+    ] = "stop",
+    workers: Annotated[
+        int | None,
+        typer.Option("--workers", help="Processes that decode pictures; 0 for none.", show_default="by the cores and pictures"),
+    ] = None,
+    engine: Annotated[
+        str,
+        typer.Option(
+            "--engine",
+            help="Who computes: local; torch, processes of this machine or of torchrun and srun; ray, a cluster of Ray.",
+        ),
+    ] = "local",
+    address: Annotated[
+        str | None, typer.Option("--address", help="Of the Ray cluster: HOST:PORT or auto.", show_default="one is started here")
+    ] = None,
+    devices: Annotated[
+        int | None, typer.Option("--devices", help="Workers of the engine.", show_default="1; of ray, all it has")
+    ] = None,
     resize: Resize = None,
     device: Device = "auto",
     json: Json = False,
@@ -19,33 +54,108 @@ def encode(
 ) -> None:
     """Store the codes of images.
 
-    Writes mean.npy and log_variance.npy, which NumPy reads without latlas.
+    Writes .npy files (mean, log_variance, indices, names, labels) that NumPy reads without latlas. Pictures in files are read as
+    they are encoded, and codes written shard by shard: memory does not grow with their number. A run that was cut off keeps its
+    whole shards, and the same command goes on with the others.
 
     Example: latlas encode runs/digits mnist:test --out codes
+
+    Example: latlas encode runs/faces "photos-{000..127}.tar" --resize 64 --half --on-bad skip --workers 8 --out codes
+
+    Example: latlas encode runs/faces photos --resize 64 --engine torch --devices 8 --out codes
     """
+    import time
+
     from latlas.base.artifacts import check_free
+    from latlas.base.errors import SettingError
+    from latlas.base.launch import is_first
     from latlas.cli.models import model_on
     from latlas.cli.output import print_json, say_where
     from latlas.cli.progress import shown
-    from latlas.data.loading import load_images
+    from latlas.data.loading import open_images
     from latlas.encodings import encode as encodings
+    from latlas.encodings.engines.named import engine_named
+    from latlas.encodings.store import work_folder
 
-    if out is not None:
+    if append and out is None:
+        raise SettingError("--append needs --out: the folder of the encoding to add to.")
+    carrier = engine_named(engine, address=address, devices=devices)
+    if engine != "local" and out is None:
+        raise SettingError("--engine needs --out: its workers write what they compute.")
+    if out is not None and not append and not work_folder(out).exists():
         check_free(out, replace=replace)
     loaded = model_on(model, device)
     with shown() as progress:
+        images = open_images(data, size=resize, policy=policy_of(on_bad), workers=workers, progress=progress)
+        counted = Counted(progress)
+        began = time.perf_counter()
         encoding = encodings.encode(
-            loaded, load_images(data, size=resize, progress=progress), out=out, replace=replace, progress=progress
+            loaded,
+            images,
+            out=out,
+            replace=replace,
+            append=append,
+            dtype="float16" if half else "float32",
+            shard_rows=shard_rows,
+            precision=precision,
+            engine=None if engine == "local" else carrier,
+            progress=counted,
         )
+        seconds = time.perf_counter() - began
+    if not is_first():  # one of several processes speaks
+        return
     shape = [len(encoding), *encoding.latent_shape]
+    speed = counted.encoded / seconds if counted.encoded else None
     if json:
         print_json(
-            {"model": encoding.model, "images": encoding.images, "shape": shape, "provenance": encoding.provenance.to_json()}
+            {
+                "model": encoding.model,
+                "images": encoding.images,
+                "shape": shape,
+                "encoded_now": counted.encoded,
+                "images_per_second": speed,
+                "skipped": [asdict(each) for each in encoding.skipped],
+                "provenance": encoding.provenance.to_json(),
+            }
         )
         return
-    print(f"Encoded {encoding.images}: codes of shape {' x '.join(map(str, shape))}.")
+    now = "" if speed is None else f" {counted.encoded:,} images now, {speed:,.0f} a second."
+    print(f"Encoded {encoding.images}: codes of shape {' x '.join(map(str, shape))}.{now}")
+    if encoding.skipped:
+        print(f"Skipped {len(encoding.skipped)} that could not be read:")
+        for each in encoding.skipped:
+            print(f"  {each.name}: {each.reason}")
     if out is not None:
         say_where(out, "encoding")
+
+
+def policy_of(on_bad: str) -> Literal["stop", "skip"]:
+    """Return the policy that --on-bad names.
+
+    Raises:
+        UnknownNameError: it names none.
+    """
+    from latlas.base.errors import unknown_name
+
+    if on_bad not in ("stop", "skip"):
+        raise unknown_name("policy for bad pictures", on_bad, ("stop", "skip"))
+    return "stop" if on_bad == "stop" else "skip"
+
+
+class Counted:
+    """A `Progress` that also tells how many images were encoded in this run: those kept from an earlier one were not."""
+
+    def __init__(self, progress: "Progress") -> None:
+        self.progress = progress
+        self.first: int | None = None
+        self.encoded = 0
+
+    def __call__(self, task: str, done: int, total: int | None, note: str = "") -> None:
+        """Pass on what is told, and count."""
+        if task.startswith("encoding "):
+            self.first = done if self.first is None else self.first
+            self.encoded = done - self.first
+        self.progress(task, done, total, note)
 
 
 def diagnose(

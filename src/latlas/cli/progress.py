@@ -5,14 +5,18 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from latlas.base.progress import Progress
+from latlas.base.launch import is_first
+from latlas.base.progress import Progress, silent
 
 _EVERY = 10.0  # seconds between lines of one task, where there is no terminal
 
 
 @contextmanager
 def shown() -> Iterator[Progress]:
-    """Yield a `Progress` that shows itself on standard error."""
+    """Yield a `Progress` that shows itself on standard error; of several processes, only the first one's does."""
+    if not is_first():
+        yield silent
+        return
     from rich.console import Console
 
     console = Console(stderr=True)

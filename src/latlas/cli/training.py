@@ -115,7 +115,10 @@ def train(
         typer.Option("--free-nats", help="KL that each variable has for nothing; with free-bits.", show_default="0.1"),
     ] = None,
     precision: Precision = "auto",
-    devices: Annotated[int, typer.Option("--devices", help="Processes, each on its own device.")] = 1,
+    devices: Annotated[int, typer.Option("--devices", help="Processes on each machine, each on its own device.")] = 1,
+    nodes: Annotated[
+        int, typer.Option("--nodes", help="Machines; torchrun or srun starts this command on each: see docs/how-to/cluster.md.")
+    ] = 1,
     name: Name = None,
     resize: Resize = None,
     seed: Seed = 0,
@@ -134,6 +137,7 @@ def train(
     """
     from latlas.base.artifacts import check_free
     from latlas.base.errors import SettingError, unknown_name
+    from latlas.base.launch import is_first
     from latlas.cli.output import print_findings, print_json, say_where
     from latlas.cli.progress import shown
     from latlas.data.loading import load_images
@@ -176,12 +180,15 @@ def train(
             seed=seed,
             device=device,
             devices=devices,
+            nodes=nodes,
             precision=precision,
             name=name if name is not None or out is None else out.name,
             out=out,
             replace=replace,
             progress=progress,
         )
+    if not is_first():  # one of several processes speaks
+        return
     last = result.history[-1]
     if json:
         print_json(

@@ -1,6 +1,7 @@
 """Paired codes -> LinearMap, through their joint moments alone."""
 
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Literal
 
 from torch import Tensor
@@ -8,7 +9,9 @@ from torch import Tensor
 from latlas.base.errors import CodeShapeError, IllPosedError, SettingError, unknown_name
 from latlas.base.provenance import Provenance, tensor_hash
 from latlas.encodings.encoding import Encoding, require_paired
+from latlas.encodings.engines.engine import Engine
 from latlas.encodings.mapped import batches
+from latlas.encodings.statistics import paired_moments
 from latlas.maps.evidence import evidence
 from latlas.maps.inputs import check_ridge, codes_of, fingerprint_of, name_of
 from latlas.maps.linear import LinearMap
@@ -25,13 +28,14 @@ RidgeChoice = float | Literal["gcv", "loo"] | None
 
 
 def fit_map(
-    source: Tensor | Encoding,
-    target: Tensor | Encoding,
+    source: Tensor | Encoding | str | Path,
+    target: Tensor | Encoding | str | Path,
     *,
     kind: str = "affine",
     ridge: RidgeChoice = None,
     bias: bool = True,
     rank: int | None = None,
+    engine: Engine | None = None,
 ) -> LinearMap:
     """Return the linear map from source codes to target codes with the least squared latent error.
 
@@ -39,14 +43,15 @@ def fit_map(
     codes are on disk (`Encoding.from_pretrained`).
 
     Args:
-        source: codes `n s`, or an encoding.
-        target: codes `n t` of the same images in the same order, or an encoding.
+        source: codes `n s`, an encoding, or the folder of one: workers open that themselves, where other codes travel to them.
+        target: codes `n t` of the same images in the same order, an encoding, or a folder.
         kind: "affine" (least squares), "orthogonal" (rotation, one scale, shift: Procrustes), "orthogonalised" (the rotation
             nearest to the least-squares weight, one scale, shift) or "reduced-rank" (least squares of a given rank).
         ridge: penalty on squared weights in scikit-learn's units; None for none, "gcv" to choose it by generalised
             cross-validation, "loo" by exact leave-one-out. Not for orthogonal maps.
         bias: whether the map has an intercept. Not for orthogonal maps, which always have.
         rank: of a reduced-rank map, from 1 to the smaller of s and t. `evidence["rank_errors"]` tells what others would give.
+        engine: who gathers the moments of the pairs; None: this process. Leaving one out reads the pairs here all the same.
 
     Raises:
         UnknownNameError: no such kind, or word for a ridge.
@@ -62,11 +67,16 @@ def fit_map(
     [[1.0, 1.0], [1.0, 1.0], [1.0, 1.0]]
     """
     check_settings(kind, ridge, bias=bias, rank=rank)
+    places = source, target
+    source, target = (Encoding.from_pretrained(place) if isinstance(place, str | Path) else place for place in places)
     if isinstance(source, Encoding) and isinstance(target, Encoding):
         require_paired(source, target)
     left, right = codes_of(source), codes_of(target)
     _check_pair(left, right)
-    moments = paired_moments_of(zip(batches(left, _CHUNK), batches(right, _CHUNK), strict=True))
+    if engine is None:
+        moments = paired_moments_of(zip(batches(left, _CHUNK), batches(right, _CHUNK), strict=True))
+    else:
+        moments = paired_moments(*places, engine=engine)
     return _fitted(
         moments,
         kind=kind,

@@ -9,13 +9,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from latlas.base.artifacts import load_tensors, read_config, save_tensors, write_config, writing
+from latlas.base.artifacts import MISFITS, load_tensors, read_config, save_tensors, write_config, writing
 from latlas.base.cards import write_card
 from latlas.base.errors import ArtifactError, CodeShapeError, IllPosedError
-from latlas.base.hub import Pushable, resolve
+from latlas.base.hub import Pushable
 from latlas.base.provenance import Provenance
 from latlas.encodings.mapped import batches
 from latlas.maps.cards import map_card
+from latlas.models.carried_folders import artifact_folder
 
 KIND = "linear-map"
 _TENSORS = "map.safetensors"
@@ -179,12 +180,13 @@ class LinearMap(Pushable):
 
     @classmethod
     def from_pretrained(cls, folder: str | Path) -> "LinearMap":
-        """Read what `save_pretrained` wrote.
+        """Read what `save_pretrained` wrote: its folder, its Hub id, or `zoo:name`.
 
         Raises:
             MissingPathError, ArtifactError: no such artifact, or a damaged one.
+            UnknownNameError: no such linear map in the zoo.
         """
-        folder = resolve(folder)
+        folder = artifact_folder(folder, (KIND,), called="linear map")
         config = read_config(folder, kind=KIND)
         tensors = load_tensors(Path(folder) / _TENSORS)
         settings = config["settings"]
@@ -203,5 +205,5 @@ class LinearMap(Pushable):
                 evidence=settings["evidence"],
                 provenance=Provenance.from_json(config["provenance"]),
             )
-        except (KeyError, TypeError, CodeShapeError) as failure:
+        except (*MISFITS, CodeShapeError) as failure:
             raise ArtifactError(f"{folder} is not a readable map ({failure}). Fit it again.") from failure

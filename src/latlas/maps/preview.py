@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from latlas.base.artifacts import load_tensors, read_config, save_tensors, write_config, write_json, writing
+from latlas.base.artifacts import MISFITS, load_tensors, read_config, save_tensors, write_config, write_json, writing
 from latlas.base.cards import write_card
 from latlas.base.errors import ArtifactError, CodeShapeError, IllPosedError, ImageFormatError, NonFiniteError
 from latlas.base.hub import Pushable, resolve
@@ -127,7 +127,7 @@ class PreviewMatrix(Pushable):
                 evidence=settings["evidence"],
                 provenance=Provenance.from_json(config["provenance"]),
             )
-        except (KeyError, CodeShapeError) as failure:
+        except (*MISFITS, CodeShapeError) as failure:
             raise ArtifactError(f"{folder} is not a readable preview matrix ({failure}). Fit it again.") from failure
 
 
@@ -150,7 +150,7 @@ def fit_preview(codes: Tensor | Encoding, images: Tensor | ImageSet, *, scaling:
     points = codes_of(codes)
     pixels = images.storage if isinstance(images, ImageSet) else images
     _check(points, pixels)
-    if isinstance(codes, Encoding) and isinstance(images, ImageSet) and codes.images_hash != images.content_hash:
+    if isinstance(codes, Encoding) and isinstance(images, ImageSet) and not codes.is_of(images):
         raise IllPosedError(
             f"The encoding is of other images ({codes.images}) than were given ({images.name}). Give the images that were encoded."
         )

@@ -16,6 +16,7 @@ def relocate_encoding(fitted: LinearMap | SpatialMap, encoding: Encoding) -> Enc
         CodeShapeError: the encoding is of another model, or of other code shapes, than the map takes.
     """
     fitted.check_source(encoding.provenance, name=encoding.model)
+    encoding = encoding.widened()  # relocated codes may be larger than float16 holds
     made_from = {"images": encoding.images_hash, "source codes": tensor_hash(encoding.mean)}
     if fitted.target_fingerprint is not None:
         made_from["model"] = fitted.target_fingerprint
@@ -25,5 +26,10 @@ def relocate_encoding(fitted: LinearMap | SpatialMap, encoding: Encoding) -> Enc
         model=fitted.target,
         images=encoding.images,
         images_hash=encoding.images_hash,
+        images_tree=encoding.images_tree,
+        indices=encoding.indices,
+        names=encoding.names,
+        labels=encoding.labels,
+        skipped=encoding.skipped,
         provenance=Provenance(made_by="relocate_encoding", made_from=made_from, settings={"map": fitted.kind}),
     )

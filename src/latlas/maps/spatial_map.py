@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from latlas.base.artifacts import load_tensors, read_config, save_tensors, write_config, writing
+from latlas.base.artifacts import MISFITS, load_tensors, read_config, save_tensors, write_config, writing
 from latlas.base.cards import write_card
 from latlas.base.errors import ArtifactError, CapabilityError, CodeShapeError, IllPosedError, SettingError
 from latlas.base.hub import Pushable, resolve
@@ -277,7 +277,7 @@ class SpatialMap(Pushable):
                 evidence=settings["evidence"],
                 provenance=Provenance.from_json(config["provenance"]),
             )
-        except (KeyError, TypeError, CodeShapeError, SettingError) as failure:
+        except (*MISFITS, CodeShapeError, SettingError) as failure:
             raise ArtifactError(f"{folder} is not a readable map ({failure}). Fit it again.") from failure
 
     def _on_blocks(self, repeats: int) -> tuple[Tensor, Tensor]:

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from latlas.base.artifacts import load_tensors, read_config, save_tensors, write_config, writing
+from latlas.base.artifacts import MISFITS, load_tensors, read_config, save_tensors, write_config, writing
 from latlas.base.errors import ArtifactError, ImageFormatError, unknown_name
 from latlas.base.provenance import Provenance, tensor_hash
 from latlas.base.shapes import Images, Rows
@@ -101,8 +101,8 @@ class DigitsClassifier(nn.Module):
                 name=str(settings.pop("name")), settings=settings, provenance=Provenance.from_json(config["provenance"])
             )
             network.load_state_dict(load_tensors(Path(folder) / WEIGHTS))
-        except (KeyError, TypeError, ValueError, RuntimeError) as failure:
-            reason = str(failure).splitlines()[0]
+        except MISFITS as failure:
+            reason = next(iter(str(failure).splitlines()), type(failure).__name__)
             raise ArtifactError(f"{folder} is not a classifier that this latlas can rebuild ({reason}).") from failure
         return network.eval().requires_grad_(False)
 

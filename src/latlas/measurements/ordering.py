@@ -261,12 +261,13 @@ def _codes(
     if len(images) == 0:
         raise IllPosedError(f"{images.name} holds no images to order variables by.")
     encoding = encode(model, images, progress=progress) if codes is None else codes if isinstance(codes, Encoding) else None
-    points = codes if isinstance(codes, Tensor) else encoding.mean if encoding is not None else None
+    encoding = None if encoding is None else encoding.widened()
+    points = codes.float() if isinstance(codes, Tensor) else encoding.mean if encoding is not None else None
     assert points is not None  # one of the two was given
     check_codes(points, model)
     if len(points) != len(images):
         raise IllPosedError(f"{len(points)} codes for the {len(images)} images of {images.name}. Give one each, in order.")
-    if encoding is not None and encoding.images_hash != images.content_hash:
+    if encoding is not None and not encoding.is_of(images):
         raise IllPosedError(f"The encoding is of {encoding.images}, not of {images.name}. Encode the same images.")
     if not bool(points.isfinite().all()):
         raise NonFiniteError(f"The codes for {images.name} hold NaN or infinity. Remove those images.")

@@ -55,11 +55,12 @@ def decode_batches(decoder: Decoder, codes: Codes, *, size: int | None = None) -
 
     Args:
         decoder: what decodes.
-        codes: of its latent space.
+        codes: of its latent space; codes kept in half precision are widened.
         size: codes a batch; None: `images_at_once` of its image shape.
     """
     device = device_of(decoder)
     for batch in torch.split(codes, images_at_once(decoder.image_shape) if size is None else size):
+        batch = batch.float() if batch.dtype == torch.float16 else batch
         # Not around the loop: a mode entered in a generator would hold in its caller while it is suspended.
         with torch.inference_mode():
             images = decoder.decode(batch.to(device)).float().cpu()

@@ -163,6 +163,7 @@ def build_support_set(
         encoding = encode(autoencoder, images, progress=progress)
     else:
         require_encoding_of(encoding, autoencoder, images)
+        encoding = encoding.widened()
     codes = encoding.mean if kept is None else columns(encoding.mean, range(latent))[kept]
     if order is None:
         some = torch.randperm(candidates, generator=generator(seed, "gain images"))[:_GAIN_IMAGES].sort().values
@@ -306,7 +307,7 @@ def require_encoding_of(encoding: Encoding, model: LatentModel, images: ImageSet
         raise CodeShapeError(
             f"The encoding has codes of shape {encoding.latent_shape}; {model.name} has {tuple(model.latent_shape)}."
         )
-    if len(encoding) != len(images) or encoding.images_hash != images.content_hash:
+    if not encoding.is_of(images):
         raise IllPosedError(
             f"The encoding is of other images ({encoding.images}, {len(encoding)} codes) than {images.name} ({len(images)} images). "
             "Encode these, or give those."

@@ -1,6 +1,7 @@
 """The LightningModule of a GAN: the non-saturating loss, and a running average of the generator's weights."""
 
 import copy
+import math
 from dataclasses import dataclass
 
 import torch
@@ -115,6 +116,12 @@ class AdversarialTraining(SteppedTraining):
         optimizer.step()
         self.discriminator.requires_grad_(True)
         return loss
+
+    def culprit(self, terms: dict[str, float], codes: Tensor | None) -> str:  # noqa: ARG002
+        """Return which of the two networks left the numbers first: a generator spoils the scores of drawn images alone."""
+        if not math.isfinite(terms["real_score"]):
+            return "the discriminator"
+        return "the generator" if not math.isfinite(terms["fake_score"]) else ""
 
     def _optimizers(self) -> tuple[LightningOptimizer, LightningOptimizer]:
         both = self.optimizers()

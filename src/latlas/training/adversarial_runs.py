@@ -22,7 +22,7 @@ from latlas.models.protocols import parameter_count
 from latlas.numerics.moments import MarginalMoments
 from latlas.training.adversarial import AdversarialSchedule, AdversarialTraining
 from latlas.training.precision import Precision, choose_device, choose_precision
-from latlas.training.resumable import fit_resumable, publish, work_folder
+from latlas.training.resumable import fit_resumable, held_work_folder, publish
 
 logger = logging.getLogger(__name__)
 
@@ -99,26 +99,26 @@ def train_adversarially(
         discriminator = built.discriminator(images.image_shape)
     module = training(model, discriminator, images, schedule, channels_last=chosen.channels_last)
     started = time.perf_counter()
-    work = None if out is None else work_folder(Path(out), provenance)
-    with using_threads(threads_for(parameter_count(module), convolutional=built.convolutional)):
-        fit_resumable(module, task=f"training {model.name}", place=place, precision=chosen, work=work, progress=progress)
-        seconds = time.perf_counter() - started
-        kept = module.averaged.cpu().eval()
-        finish(kept)
-        ratio = spread_ratio(kept, images, seed=seed)
-    result = TrainedGAN(
-        model=kept,
-        history=module.history,
-        precision=chosen,
-        spread_ratio=ratio,
-        seconds=seconds,
-        images_per_second=(module.steps - module.earlier_steps) * min(schedule.batch_size, len(images)) / seconds,
-        warnings=collapse_warnings(ratio),
-    )
-    for warning in result.warnings:
-        logger.warning("%s", warning)
-    if out is not None and work is not None:
-        publish(kept.write_files, module.history, Path(out), work, replace=replace)
+    with held_work_folder(out, provenance) as work:
+        with using_threads(threads_for(parameter_count(module), convolutional=built.convolutional)):
+            fit_resumable(module, task=f"training {model.name}", place=place, precision=chosen, work=work, progress=progress)
+            seconds = time.perf_counter() - started
+            kept = module.averaged.cpu().eval()
+            finish(kept)
+            ratio = spread_ratio(kept, images, seed=seed)
+        result = TrainedGAN(
+            model=kept,
+            history=module.history,
+            precision=chosen,
+            spread_ratio=ratio,
+            seconds=seconds,
+            images_per_second=(module.steps - module.earlier_steps) * min(schedule.batch_size, len(images)) / seconds,
+            warnings=collapse_warnings(ratio),
+        )
+        for warning in result.warnings:
+            logger.warning("%s", warning)
+        if out is not None and work is not None:
+            publish(kept.write_files, module.history, Path(out), work, replace=replace)
     return result
 
 

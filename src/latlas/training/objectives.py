@@ -168,8 +168,10 @@ class FixedWeight(nn.Module):
         if self.latent_term != "kl":
             pressed = _instead_of_kl(posterior, self.latent_term)
         if self.free_nats is not None:
-            # Kingma et al. 2016 (arXiv:1606.04934), appendix C.8: a variable feels the prior only above its allowance.
-            pressed = kl_per_variable.clamp_min(self.free_nats)
+            # Kingma et al. 2016 (arXiv:1606.04934), appendix C.8: a variable feels the prior only above its allowance, by the KL
+            # over the images of all processes.
+            above = _mean_over_processes(kl_per_variable.detach()) > self.free_nats
+            pressed = torch.where(above, kl_per_variable, self.free_nats)
         weight: Tensor | float = self.kl_weight
         if self.warm_up_steps is not None:
             # Bowman et al. 2016 (arXiv:1511.06349) and Sonderby et al. 2016: let the decoder learn before the prior presses.
@@ -279,9 +281,14 @@ class OptimalSigma(nn.Module):
         return self.last_error
 
     def forward(self, logits: Tensor, images: Images, posterior: Posterior) -> Terms:
-        variance = _squared_error(logits, images).clamp_min(_SMALLEST_VARIANCE)
+        # With the variance held, error / (2 variance) has the gradient of log(error) / 2; so the mean over processes has that of
+        # the log of the error over all images, where a mean of their own logs would not.
+        error = _squared_error(logits, images).detach()
         if self.training:
-            self.last_error.copy_(_mean_over_processes(variance.detach()))
+            error = _mean_over_processes(error)
+        variance = error.clamp_min(_SMALLEST_VARIANCE)
+        if self.training:
+            self.last_error.copy_(variance)
         return _gaussian_terms(logits, images, posterior, variance, self.kl_weight, self.latent_term)
 
     def settle(self, squared_error: float) -> None:

@@ -6,6 +6,7 @@ from typing import Any, Literal
 import torch
 
 from latlas.base.errors import SettingError, unknown_name
+from latlas.base.launch import local_rank
 
 PrecisionName = Literal["auto", "float32", "bfloat16"]
 PRECISIONS = ("auto", "float32", "bfloat16")
@@ -56,14 +57,14 @@ def choose_precision(wanted: str, *, convolutional: bool, device: torch.device) 
 
 
 def choose_device(wanted: str) -> torch.device:
-    """Return the device of that name; "auto" is the first CUDA GPU, else the CPU.
+    """Return the device of that name; "auto" is a CUDA GPU (the first, or this process's of several), else the CPU.
 
     Raises:
         SettingError: no such device here.
     """
     if wanted == "auto":
         if torch.cuda.is_available():
-            return torch.device("cuda", 0)
+            return torch.device("cuda", local_rank() % torch.cuda.device_count())
         return torch.device("cpu")
     try:
         device = torch.device(wanted)

@@ -20,7 +20,7 @@ from latlas.base.seeds import derived_seed, generator
 from latlas.models.protocols import Generator, device_of
 from latlas.models.recoder import Recoder, RecoderSettings
 from latlas.training.precision import Precision, choose_device, choose_precision
-from latlas.training.resumable import SteppedTraining, fit_resumable, publish, work_folder
+from latlas.training.resumable import SteppedTraining, fit_resumable, held_work_folder, publish
 from latlas.training.streams import CachedStream, Stream, check_stream, frozen
 
 LOSSES = ("code", "image", "both")
@@ -119,34 +119,38 @@ def train_recoder(
     provenance = Provenance(made_by="train_recoder", seed=seed, made_from=made_from, settings=recorded)
     stream_seed = derived_seed(seed, "stream")
     home = device_of(drawn_from)
-    with frozen(drawn_from):
-        try:
-            _move(drawn_from, place)
-            stream: Stream = (
-                Stream(drawn_from, batch_size=batch_size, seed=stream_seed)
-                if cache is None
-                else CachedStream(drawn_from, batch_size=batch_size, seed=stream_seed, folder=Path(cache), images=cache_images)
+    with held_work_folder(out, provenance) as work:
+        with frozen(drawn_from):
+            try:
+                _move(drawn_from, place)
+                stream: Stream = (
+                    Stream(drawn_from, batch_size=batch_size, seed=stream_seed)
+                    if cache is None
+                    else CachedStream(
+                        drawn_from, batch_size=batch_size, seed=stream_seed, folder=Path(cache), images=cache_images
+                    )
+                )
+                module = _built(stream, loss, steps, learning_rate, plain_settings, name, provenance, chosen)
+                started = time.perf_counter()
+                task = f"training {module.recoder.name}"
+                fit_resumable(module, task=task, place=place, precision=chosen, work=work, progress=progress)
+                seconds = time.perf_counter() - started
+                recoder = module.recoder.to(place).eval()
+                errors = held_out_errors(drawn_from, recoder, seed=stream_seed)
+                recoder = recoder.cpu()
+            finally:
+                _move(drawn_from, home)
+        result = TrainedRecoder(
+            recoder=recoder,
+            history=module.history,
+            **errors,
+            seconds=seconds,
+            images_per_second=(steps - module.earlier_steps) * batch_size / seconds,
+        )
+        if out is not None and work is not None:
+            publish(
+                recoder.write_files, [*module.history, {"step": steps, "held_out": errors}], Path(out), work, replace=replace
             )
-            module = _built(stream, loss, steps, learning_rate, plain_settings, name, provenance, chosen)
-            started = time.perf_counter()
-            work = None if out is None else work_folder(Path(out), provenance)
-            task = f"training {module.recoder.name}"
-            fit_resumable(module, task=task, place=place, precision=chosen, work=work, progress=progress)
-            seconds = time.perf_counter() - started
-            recoder = module.recoder.to(place).eval()
-            errors = held_out_errors(drawn_from, recoder, seed=stream_seed)
-            recoder = recoder.cpu()
-        finally:
-            _move(drawn_from, home)
-    result = TrainedRecoder(
-        recoder=recoder,
-        history=module.history,
-        **errors,
-        seconds=seconds,
-        images_per_second=(steps - module.earlier_steps) * batch_size / seconds,
-    )
-    if out is not None and work is not None:
-        publish(recoder.write_files, [*module.history, {"step": steps, "held_out": errors}], Path(out), work, replace=replace)
     return result
 
 
@@ -214,7 +218,7 @@ class RecoderTraining(SteppedTraining):
             self.manual_backward(aim)
             optimizer.step()
             scheduler.step()
-            self.record(*errors)
+            self.record(*errors, codes=found)
 
 
 def held_out_errors(drawn_from: Generator, recoder: Recoder, *, seed: int, count: int = _HELD_OUT) -> dict[str, float]:

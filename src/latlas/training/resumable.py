@@ -1,6 +1,8 @@
 """What every training with Lightning shares: steps counted, a history, checkpoints to go on from, an honest interruption."""
 
+import contextlib
 import logging
+import math
 import shutil
 import signal
 import threading
@@ -12,17 +14,20 @@ from typing import Any
 
 import lightning.pytorch as L
 import torch
-from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor
 
-from latlas.base.artifacts import read_json, write_json, writing
+from latlas.base.artifacts import CONFIG, read_json, write_json, writing
 from latlas.base.errors import ArtifactError, NonFiniteError, SettingError
+from latlas.base.launch import is_first
+from latlas.base.locking import LOCK, FolderLock
+from latlas.base.placing import FINISHED, remove
 from latlas.base.progress import Progress
-from latlas.base.provenance import Provenance
+from latlas.base.provenance import Provenance, file_hash
+from latlas.training.checkpoints import CHECKPOINT, WholeCheckpoints, last_checkpoint
+from latlas.training.finite import bad_variables, check_finite
 from latlas.training.precision import Precision
 
-CHECKPOINT = "last"
 _SETTINGS = "settings.json"
 
 
@@ -49,6 +54,7 @@ class SteppedTraining(L.LightningModule):
         self.epoch_terms: list[Tensor] = []
         self.steps_done = 0
         self.earlier_steps = 0  # of a resumed training: those before it was cut off
+        self._unread: tuple[Tensor, Tensor | None] | None = None  # terms and codes of the last step
 
     @property
     def epochs(self) -> int:
@@ -59,25 +65,52 @@ class SteppedTraining(L.LightningModule):
         """Start the epoch's means."""
         self.steps_done = self.current_epoch * self.steps_per_epoch
         self.epoch_terms = []
+        self._unread = None
 
-    def record(self, *values: Tensor) -> None:
-        """Count one step and keep its terms."""
+    def record(self, *values: Tensor, codes: Tensor | None = None) -> None:
+        """Count one step and keep its terms.
+
+        Args:
+            values: the step's terms.
+            codes: what the step computed for each latent variable, `n variables`, for a message to name those that are bad.
+
+        Raises:
+            NonFiniteError: a term of the step before left the numbers.
+        """
+        # One step late: an accelerator has done that one by now, and nobody waits.
+        self._check_step()
         self.epoch_terms.append(torch.stack([value.detach().float() for value in values]))
+        self._unread = (self.epoch_terms[-1], None if codes is None else codes.detach())
         self.steps_done += 1
+
+    def culprit(self, terms: dict[str, float], codes: Tensor | None) -> str:  # noqa: ARG002
+        """Return which part of the training these terms point to, in words; empty where they do not tell."""
+        return "" if codes is None else bad_variables(codes)
+
+    def _check_step(self) -> None:
+        if self._unread is None:
+            return
+        values, codes = self._unread
+        if bool(values.isfinite().all()):
+            return
+        terms = dict(zip(self.terms, values.tolist(), strict=True))
+        term = next(name for name, value in terms.items() if not math.isfinite(value))
+        where = [f"batch {len(self.epoch_terms)} of epoch {self.current_epoch + 1}", self.culprit(terms, codes)]
+        raise NonFiniteError(
+            f"Training left the numbers in step {self.steps_done}: {term} became {terms[term]}. Lower the learning rate "
+            f"({self.learning_rate:g}). It was {', '.join(filter(None, where))}."
+        )
 
     def on_train_epoch_end(self) -> None:
         """Publish the means of the epoch's terms.
 
         Raises:
-            NonFiniteError: one left the numbers; the message names it and its step.
+            NonFiniteError: a term or a weight left the numbers; the message names it and its step.
         """
+        self._check_step()
+        self._unread = None
+        check_finite(self, when=f"after step {self.steps_done}", cure=f"Lower the learning rate ({self.learning_rate:g}).")
         values = torch.stack(self.epoch_terms).double().cpu()
-        if not bool(values.isfinite().all()):
-            step, term = (int(index) for index in (~values.isfinite()).nonzero()[0])
-            raise NonFiniteError(
-                f"Training left the numbers in step {self.steps_done - len(values) + step + 1}: {self.terms[term]} became "
-                f"{float(values[step, term])}. Lower the learning rate ({self.learning_rate:g})."
-            )
         means = dict(zip(self.terms, values.mean(dim=0).tolist(), strict=True))
         self.history.append({"step": self.steps_done, **means})
         if self.logger is not None:
@@ -124,9 +157,7 @@ def fit_resumable(
     callbacks: list[L.Callback] = [ReportSteps(task, progress)]
     resume_from, suffix = None, ""
     if work is not None:
-        callbacks.append(
-            ModelCheckpoint(dirpath=work, filename=CHECKPOINT, save_top_k=1, every_n_epochs=1, enable_version_counter=False)
-        )
+        callbacks.append(last_checkpoint(work))
         checkpoint = work / f"{CHECKPOINT}.ckpt"
         resume_from = checkpoint if checkpoint.is_file() else None
         # Event files are named by the second: without a suffix a resumed run could write over what it goes on from.
@@ -141,6 +172,7 @@ def fit_resumable(
                 logger=work is not None and TensorBoardLogger(save_dir=work, name="", version="run", filename_suffix=suffix),
                 callbacks=callbacks,
                 enable_checkpointing=work is not None,
+                plugins=[WholeCheckpoints()],
                 enable_progress_bar=False,
                 enable_model_summary=False,
                 use_distributed_sampler=False,
@@ -152,29 +184,54 @@ def fit_resumable(
                     raise KeyboardInterrupt
     except KeyboardInterrupt as interruption:
         raise KeyboardInterrupt(*_what_is_kept(work, module.steps)) from interruption
+    except NonFiniteError as failure:
+        raise told_with_what_is_kept(failure, work) from failure
 
 
-def work_folder(out: Path, provenance: Provenance) -> Path:
-    """Return the folder beside `out` where checkpoints and logs live until the artifact is whole.
+@contextmanager
+def held_work_folder(out: str | Path | None, provenance: Provenance) -> Iterator[Path | None]:
+    """Yield the folder beside `out` where checkpoints and logs live until the artifact is whole, and hold it; None for no `out`.
 
     Raises:
         SettingError: an unfinished training with other settings lies there.
-        ArtifactError: the folder cannot be made.
+        ArtifactError: another process trains there, or the folder cannot be made.
     """
-    work = out.parent / f".{out.name}.training"
+    if out is None:
+        yield None
+        return
+    work = Path(out).parent / f".{Path(out).name}.training"
+    lock = FolderLock(work) if is_first() else None  # of several processes of one training, the first holds it for all
+    try:
+        _prepare(work, provenance)
+        yield work
+    finally:
+        if lock is not None:
+            _remove_if_empty(work)
+            lock.release()
+
+
+def _remove_if_empty(work: Path) -> None:
+    with contextlib.suppress(OSError):
+        if {path.name for path in work.iterdir()} <= {LOCK}:
+            shutil.rmtree(work)
+
+
+def _prepare(work: Path, provenance: Provenance) -> None:
     record = provenance.to_json()
     if (work / f"{CHECKPOINT}.ckpt").is_file():  # else it ended before its first whole epoch: there is nothing to go on with
         if read_json(work / _SETTINGS) != record:
             raise SettingError(
                 f"{work} holds an unfinished training with other settings. Start again with those to go on with it, or delete it."
             )
-        return work
+        return
     try:
+        for path in work.iterdir():  # events of steps that are taken again
+            if path.name != LOCK:
+                remove(path)
         work.mkdir(parents=True, exist_ok=True)
         write_json(work / _SETTINGS, record)
     except OSError as failure:
         raise ArtifactError(f"Could not write {work}: {failure.strerror or failure}. Name another place.") from failure
-    return work
 
 
 def publish(
@@ -188,7 +245,26 @@ def publish(
         run.mkdir(exist_ok=True)
         write_json(run / "history.json", history)
         write_files(beside)
+        # Should the process die after the renaming, whoever comes next knows that the work is done with.
+        (work / FINISHED).write_text(file_hash(beside / CONFIG), encoding="utf-8")
     shutil.rmtree(work, ignore_errors=True)
+
+
+def told_with_what_is_kept(failure: NonFiniteError, work: Path | None) -> NonFiniteError:
+    """Return the same error with where the last good state lies; remove a folder that keeps nothing."""
+    if work is None:
+        return failure
+    if not (work / f"{CHECKPOINT}.ckpt").is_file():
+        clear_work(work)
+        return failure
+    return NonFiniteError(f"{failure} The last good state is kept in {work}; delete that to train with other settings.")
+
+
+def clear_work(work: Path) -> None:
+    """Empty a work folder whose process holds it."""
+    for path in work.iterdir():
+        if path.name != LOCK:  # which whoever holds it removes
+            remove(path)
 
 
 def _what_is_kept(work: Path | None, steps: int) -> tuple[str, ...]:
@@ -197,7 +273,7 @@ def _what_is_kept(work: Path | None, steps: int) -> tuple[str, ...]:
         return ()
     checkpoint = work / f"{CHECKPOINT}.ckpt"
     if not checkpoint.is_file():
-        shutil.rmtree(work, ignore_errors=True)
+        clear_work(work)
         return ()
     done = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)["latlas_history"][-1]["step"]
     if done >= steps:

@@ -1,7 +1,6 @@
 """A training from settings to artifact: seeded, resumable, recorded."""
 
 import logging
-import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -10,11 +9,11 @@ from typing import Any
 
 import lightning.pytorch as L
 import torch
-from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger
 
 from latlas.base.artifacts import check_free
-from latlas.base.errors import SettingError
+from latlas.base.errors import NonFiniteError, SettingError
+from latlas.base.launch import check_processes
 from latlas.base.progress import Progress, silent
 from latlas.base.provenance import Provenance
 from latlas.base.seeds import derived_seed
@@ -25,10 +24,18 @@ from latlas.models.architectures.registry import architecture, architecture_to_j
 from latlas.models.protocols import parameter_count
 from latlas.models.vae import VAE
 from latlas.training.callbacks import ReportProgress
+from latlas.training.checkpoints import CHECKPOINT, WholeCheckpoints, last_checkpoint
 from latlas.training.module import Schedule, VAETraining
 from latlas.training.objectives import Objective
 from latlas.training.precision import Precision, choose_device, choose_precision
-from latlas.training.resumable import CHECKPOINT, honest_interruption, publish, quiet_lightning, work_folder
+from latlas.training.resumable import (
+    clear_work,
+    held_work_folder,
+    honest_interruption,
+    publish,
+    quiet_lightning,
+    told_with_what_is_kept,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -56,6 +63,7 @@ def train_vae(
     seed: int = 0,
     device: str = "auto",
     devices: int = 1,
+    nodes: int = 1,
     precision: str = "auto",
     name: str | None = None,
     out: str | Path | None = None,
@@ -77,7 +85,9 @@ def train_vae(
         learning_rate: of Adam at the start; it falls along a cosine to 5 % of this.
         seed: decides initial weights, order and noise.
         device: "auto", "cpu", "cuda", "cuda:1".
-        devices: processes, each on a device of that type.
+        devices: processes on each machine, each on a device of that type; they train what one process would, but for the rounding
+            of sums and for batch normalisation, which normalises by a process's own share.
+        nodes: machines. Where there are several, a launcher (torchrun, srun) starts the same call in every process.
         precision: "auto" (see `choose_precision`), "float32", "bfloat16".
         name: what reports call the model.
         out: artifact folder: the model, its history, and TensorBoard scalars per latent variable under `run`.
@@ -94,20 +104,22 @@ def train_vae(
         ArtifactError: nothing can be written at `out`.
         KeyboardInterrupt: with a message that says what was kept.
     """
-    _check_settings(images, epochs, batch_size, learning_rate, devices)
+    _check_settings(images, epochs, batch_size, learning_rate, devices, nodes)
     if out is not None:
         check_free(out, replace=replace)
     built = architecture(arch) if isinstance(arch, str) else arch
     aim = objective if objective is not None else Objective()
     place = choose_device(device)
     chosen = choose_precision(precision, convolutional=built.convolutional, device=place)
+    processes = devices * nodes
     schedule = Schedule(
         epochs=epochs,
-        batch_size=batch_size,
+        # Of equal shares, the mean over processes is that over images.
+        batch_size=batch_size if processes == 1 else min(batch_size, len(images) // processes * processes),
         learning_rate=learning_rate,
         seed=derived_seed(seed, "training"),
         # Several backward passes in one step are more than Lightning's distributed wrapper can follow.
-        per_step=8 if devices == 1 and not callbacks else 1,
+        per_step=8 if processes == 1 and not callbacks else 1,
     )
     settings = {
         "architecture": architecture_to_json(built),
@@ -118,54 +130,61 @@ def train_vae(
         "precision": chosen.to_json(),
         "devices": devices,
         "device": place.type,
-    }
+    } | ({} if nodes == 1 else {"nodes": nodes})
     provenance = Provenance(made_by="train_vae", seed=seed, made_from={"images": images.content_hash}, settings=settings)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derived_seed(seed, "weights"))
         model = VAE(built, images.image_shape, name=name, provenance=provenance)
     module = VAETraining(model, images, aim, schedule, channels_last=chosen.channels_last)
     started = time.perf_counter()
-    work = None if out is None else work_folder(Path(out), provenance)
-    with using_threads(threads_for(parameter_count(model), convolutional=built.convolutional)):
-        try:
-            _fit(module, place, devices, chosen, work, callbacks, progress)
-        except KeyboardInterrupt as interruption:
-            raise KeyboardInterrupt(*_what_is_kept(work, epochs)) from interruption
-    seconds = time.perf_counter() - started
-    model = model.cpu().eval()
-    result = TrainedVAE(
-        model=model,
-        history=module.history,
-        precision=chosen,
-        seconds=seconds,
-        images_per_second=(len(module.history) - module.earlier_epochs) * len(images) / seconds,
-        warnings=_warnings(module, aim),
-    )
-    for warning in result.warnings:
-        logger.warning("%s", warning)
-    if out is not None and work is not None and module.global_rank == 0:
-        _publish(result, Path(out), work, replace=replace)
+    with held_work_folder(out, provenance) as work:
+        with using_threads(threads_for(parameter_count(model), convolutional=built.convolutional)):
+            try:
+                _fit(module, place, devices, nodes, chosen, work, callbacks, progress)
+            except KeyboardInterrupt as interruption:
+                raise KeyboardInterrupt(*_what_is_kept(work, epochs)) from interruption
+            except NonFiniteError as failure:
+                raise told_with_what_is_kept(failure, work) from failure
+        seconds = time.perf_counter() - started
+        model = model.cpu().eval()
+        result = TrainedVAE(
+            model=model,
+            history=module.history,
+            precision=chosen,
+            seconds=seconds,
+            images_per_second=(len(module.history) - module.earlier_epochs) * len(images) / seconds,
+            warnings=_warnings(module, aim),
+        )
+        if module.global_rank > 0:  # one of several processes speaks and writes
+            return result
+        for warning in result.warnings:
+            logger.warning("%s", warning)
+        if out is not None and work is not None:
+            _publish(result, Path(out), work, replace=replace)
     return result
 
 
-def _check_settings(images: ImageSet, epochs: int, batch_size: int, learning_rate: float, devices: int) -> None:
+def _check_settings(images: ImageSet, epochs: int, batch_size: int, learning_rate: float, devices: int, nodes: int) -> None:
     if len(images) == 0:
         raise SettingError("Training needs at least one image.")
-    for what, count in (("epoch", epochs), ("image a step", batch_size), ("device", devices)):
+    for what, count in (("epoch", epochs), ("image a step", batch_size), ("device", devices), ("node", nodes)):
         if count < 1:
             raise SettingError(f"A training needs at least 1 {what}, got {count}.")
     if not 0 < learning_rate < 10:
         raise SettingError(f"The learning rate must lie between 0 and 10, got {learning_rate}.")
-    if batch_size % devices:
-        raise SettingError(f"The batch size {batch_size} must be a multiple of the {devices} devices that share it.")
-    if len(images) < devices:
-        raise SettingError(f"Training on {devices} devices needs as many images at least, got {len(images)}.")
+    processes = devices * nodes
+    if batch_size % processes:
+        raise SettingError(f"The batch size {batch_size} must be a multiple of the {processes} devices that share it.")
+    if len(images) < processes:
+        raise SettingError(f"Training on {processes} devices needs as many images at least, got {len(images)}.")
+    check_processes(devices, nodes)
 
 
 def _fit(
     module: VAETraining,
     place: torch.device,
     devices: int,
+    nodes: int,
     precision: Precision,
     work: Path | None,
     given: Sequence[L.Callback],
@@ -177,9 +196,7 @@ def _fit(
     ]
     resume_from, suffix = None, ""
     if work is not None:
-        callbacks.append(
-            ModelCheckpoint(dirpath=work, filename=CHECKPOINT, save_top_k=1, every_n_epochs=1, enable_version_counter=False)
-        )
+        callbacks.append(last_checkpoint(work))
         checkpoint = work / f"{CHECKPOINT}.ckpt"
         resume_from = checkpoint if checkpoint.is_file() else None
         # Event files are named by the second: without a suffix a resumed run could write over what it goes on from.
@@ -187,13 +204,15 @@ def _fit(
     with quiet_lightning():
         trainer = L.Trainer(
             accelerator="gpu" if place.type == "cuda" else "cpu",
-            devices=[place.index] if place.index is not None and devices == 1 else devices,
-            strategy="auto" if devices == 1 else "ddp",
+            devices=[place.index] if place.index is not None and devices * nodes == 1 else devices,
+            num_nodes=nodes,
+            strategy="auto" if devices * nodes == 1 else "ddp",
             precision=precision.lightning,
             max_epochs=module.schedule.epochs,
             logger=work is not None and TensorBoardLogger(save_dir=work, name="", version="run", filename_suffix=suffix),
             callbacks=callbacks,
             enable_checkpointing=work is not None,
+            plugins=[WholeCheckpoints()],
             enable_progress_bar=False,
             enable_model_summary=False,
             use_distributed_sampler=False,
@@ -211,7 +230,7 @@ def _what_is_kept(work: Path | None, epochs: int) -> tuple[str, ...]:
         return ()
     checkpoint = work / f"{CHECKPOINT}.ckpt"
     if not checkpoint.is_file():
-        shutil.rmtree(work, ignore_errors=True)
+        clear_work(work)
         return ()
     done = len(torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)["latlas_history"])
     if done >= epochs:

@@ -1,0 +1,173 @@
+"""Workers on this machine: each a process of its own, so that one that is killed takes only its item with it."""
+
+import os
+import signal
+import threading
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
+from multiprocessing import get_context, parent_process
+from typing import Any
+
+import torch
+
+from latlas.base.errors import CapabilityError, EngineError
+from latlas.base.progress import Progress
+from latlas.encodings.engines.engine import Item, Result
+
+_PATIENCE = 3  # times that one item may end its worker: by then it is the item, and no accident
+
+Make = Callable[[], Callable[[Any], Any]]
+
+_function: Callable[[Any], Any] | None = None  # in a worker: what `make` gave there
+
+
+class Worker:
+    """One process: an executor of one, since an executor whose process was killed gives up all of its others.
+
+    Args:
+        index: which of the machine's devices is its own.
+        threads: it computes with.
+    """
+
+    def __init__(self, index: int, threads: int) -> None:
+        self.index, self.threads = index, threads
+        # Not forked: a copy of a process with threads, or with a GPU in use, may hang.
+        self.executor = ProcessPoolExecutor(1, mp_context=get_context("spawn"))
+        self.begun = self.executor.submit(_begin, index, threads)
+        self.ready: Future[None] = Future()
+
+    def prepare(self, make: Make) -> None:
+        """Have it make the function of the items to come."""
+        self.ready = self._submit(_make, make)
+
+    def work(self, item: Any) -> "Future[Any]":
+        """Return the promise of an item's result."""
+        return self._submit(_work, item)
+
+    def result_of(self, promise: "Future[Any]") -> Any:
+        """Return what was promised, or raise what kept the worker from it: first of all, that it could not begin."""
+        failure = self.ready.exception() or promise.exception()
+        if failure is None:
+            return promise.result()
+        if type(failure).__name__ == "PicklingError" or (
+            isinstance(failure, AttributeError | TypeError) and "pickle" in str(failure)
+        ):
+            raise CapabilityError(
+                f"What was given cannot travel to another process ({failure}). Define functions and classes at the top of a module "
+                "that can be imported, or use the local engine."
+            ) from failure
+        raise failure
+
+    def stop(self) -> None:
+        """End the process, in the middle of its work if need be: nobody waits for that any more."""
+        self.executor.shutdown(wait=False, cancel_futures=True)
+        if self.begun.done() and not self.begun.cancelled() and self.begun.exception() is None:
+            with suppress(ProcessLookupError):
+                os.kill(self.begun.result(), signal.SIGTERM)
+
+    def _submit(self, function: Callable[..., Any], *given: Any) -> "Future[Any]":
+        try:
+            return self.executor.submit(function, *given)
+        except BrokenProcessPool as ended:  # it died while it had nothing to do
+            promise: Future[Any] = Future()
+            promise.set_exception(ended)
+            return promise
+
+
+def map_in_pool(
+    idle: list[Worker],
+    count: int,
+    make: Callable[[], Callable[[Item], Result]],
+    items: Sequence[Item],
+    *,
+    task: str,
+    progress: Progress,
+) -> Iterator[tuple[Item, Result]]:
+    """Yield each item with its result, as workers finish them; they share this process's threads out among them.
+
+    Args:
+        idle: workers that an earlier call has left; those that this one leaves are put back.
+        count: of workers.
+        make: as of `Engine.map`.
+        items: as of `Engine.map`.
+        task: what `progress` is told.
+        progress: told after each item.
+
+    Raises:
+        EngineError: an item ended its worker three times.
+        CapabilityError: what was given cannot be pickled.
+    """
+    waiting = deque(range(len(items)))
+    deaths: Counter[int] = Counter()
+    threads = max(1, torch.get_num_threads() // count)
+    crew: dict[Future[Any], tuple[Worker, int]] = {}  # those at work, by what they have promised
+    done = 0
+
+    def hand_out(worker: Worker, *, fresh: bool) -> None:
+        if fresh:
+            worker.prepare(make)
+        place = waiting.popleft()
+        crew[worker.work(items[place])] = worker, place
+
+    progress(task, 0, len(items))
+    try:
+        for index in range(min(count, len(items))):
+            hand_out(idle.pop() if idle else Worker(index, threads), fresh=True)
+        while crew:
+            for promise in wait(crew, return_when=FIRST_COMPLETED).done:
+                worker, place = crew.pop(promise)
+                try:
+                    result = worker.result_of(promise)
+                except BrokenProcessPool as ended:
+                    worker.stop()
+                    deaths[place] += 1
+                    if deaths[place] == _PATIENCE:
+                        raise EngineError(
+                            f"A worker process ended {_PATIENCE} times while it worked on {items[place]!r}: out of memory, or killed. "
+                            "Take fewer processes or smaller parts. A script that starts workers needs "
+                            "`if __name__ == '__main__':` around what it does."
+                        ) from ended
+                    waiting.appendleft(place)
+                    hand_out(Worker(worker.index, threads), fresh=True)
+                    continue
+                if waiting:
+                    hand_out(worker, fresh=False)
+                else:
+                    idle.append(worker)
+                done += 1
+                progress(task, done, len(items))
+                yield items[place], result
+    finally:
+        for worker, _ in crew.values():
+            worker.stop()
+
+
+def _begin(index: int, threads: int) -> int:
+    """Begin a worker's life; return its process's number."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes of a terminal; the first one decides
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    os.environ["LOCAL_RANK"] = str(index)
+    torch.set_num_threads(threads)
+    return os.getpid()
+
+
+def _make(make: Make) -> None:
+    global _function
+    _function = None  # what came before may be large
+    _function = make()
+
+
+def _work(item: Any) -> Any:
+    assert _function is not None
+    return _function(item)
+
+
+def _end_with_parent() -> None:
+    # A worker waits for work on a pipe that it holds open itself: that its parent was killed, it would never hear.
+    parent = parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
