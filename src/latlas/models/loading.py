@@ -8,6 +8,7 @@ from typing import Any
 from latlas.base.artifacts import CONFIG, read_json
 from latlas.base.errors import ArtifactError, MissingExtraError, MissingPathError, unknown_name
 from latlas.base.hub import hub_id, resolve
+from latlas.models.carried_folders import SCHEME, artifact_folder
 from latlas.models.generator import KIND as GENERATOR_KIND
 from latlas.models.generator import GeneratorModel
 from latlas.models.protocols import LatentModel, require_generator
@@ -52,12 +53,13 @@ def _exists(path: Path) -> bool:
 def _pair_of(text: str) -> tuple[str, str] | None:
     """Return generator and recoder of a spec that names both; None of any other.
 
-    What follows the sign must be a folder or else a Hub id: file names may hold a +, and `stylegan2:FILE#w+` ends in one.
+    What follows the sign must be a folder, or else of the zoo or a Hub id: file names may hold a +, and `stylegan2:FILE#w+` ends in
+    one.
     """
     cuts = [place for place, sign in enumerate(text) if sign == "+" and 0 < place < len(text) - 1]
     pairs = [(text[:cut], text[cut + 1 :]) for cut in reversed(cuts)]
     found = [pair for pair in pairs if _is_folder(pair[1])]
-    found += [pair for pair in pairs if hub_id(pair[1]) is not None]
+    found += [pair for pair in pairs if pair[1].startswith(SCHEME) or hub_id(pair[1]) is not None]
     found += [pair for pair in pairs if _is_folder(pair[0])]  # then it is the recoder that is missing, and that is told
     return next(iter(found), None)
 
@@ -84,12 +86,12 @@ def load_model(spec: str | Path) -> LatentModel:
         spec: a folder that latlas wrote, or its Hub id; or `scheme:rest` for a scheme of `SCHEMES` or one that an installed
             package registers under the entry point group `latlas.models`; its function gets `rest` and returns a model. Or
             `GENERATOR+RECODER`, as "runs/gan+runs/codes" or "zoo:dcgan-faces+runs/face-codes": a generator, named in any of
-            these ways, that encodes through its recoder, which is a folder or a Hub id. A path that exists is a path,
-            whatever signs it holds.
+            these ways, that encodes through its recoder, which is a folder, a Hub id or of the zoo. A path that exists is a
+            path, whatever signs it holds.
 
     Raises:
         MissingPathError: no such folder.
-        UnknownNameError: no such scheme.
+        UnknownNameError: no such scheme, or no such name in the zoo.
         ArtifactError: the folder holds something else, or is damaged.
         MissingExtraError: the scheme needs a package that is not installed.
         HubError: a Hub id, and the Hub could not be reached.
@@ -102,7 +104,8 @@ def load_model(spec: str | Path) -> LatentModel:
     pair = None if is_path else _pair_of(text)
     if pair is not None:
         generator, recoder = pair
-        return with_recoder(require_generator(load_model(generator), "A recoder"), Recoder.from_pretrained(recoder))
+        place = artifact_folder(recoder, (RECODER_KIND,), called="recoder")
+        return with_recoder(require_generator(load_model(generator), "A recoder"), Recoder.from_pretrained(place))
     if colon and not _exists(path):
         schemes = {point.name: point for point in entry_points(group=ENTRY_POINTS)} | SCHEMES
         if scheme not in schemes:

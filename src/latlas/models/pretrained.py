@@ -1,13 +1,17 @@
 """What every network of ours shares that lives as an artifact: a fingerprint, a folder with a card, the Hub, and the way back."""
 
+import threading
 from abc import abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
+import torch
 from torch import nn
+from torch.nn.modules.module import register_module_parameter_registration_hook
 
-from latlas.base.artifacts import load_tensors, read_config, save_tensors, write_config, writing
+from latlas.base.artifacts import MISFITS, load_tensors, read_config, save_tensors, write_config, writing
 from latlas.base.cards import Card, write_card
 from latlas.base.errors import ArtifactError, LatlasError, MissingExtraError
 from latlas.base.hub import Pushable, resolve
@@ -15,6 +19,7 @@ from latlas.base.provenance import Provenance, tensor_hash
 from latlas.base.shapes import ImageShape
 
 WEIGHTS = "model.safetensors"
+_MOST_REGISTERED = 4  # parameters that building may register for each of the file: absent biases count, and replaced ones
 
 Network = TypeVar("Network", bound="PretrainedNetwork")
 
@@ -74,9 +79,14 @@ def read_pretrained(
     place = resolve(folder)
     config = read_config(place, kind=kind)
     try:
-        network = build(config["settings"], Provenance.from_json(config["provenance"]))
-        network.load_state_dict(load_tensors(place / WEIGHTS))
-    except (KeyError, TypeError, ValueError, RuntimeError) as failure:
+        provenance, weights = Provenance.from_json(config["provenance"]), load_tensors(place / WEIGHTS)
+        # Hollow first: a config that asks for more than its weights are is refused before it has cost memory or hours.
+        with bounded_parameters(_MOST_REGISTERED * len(weights) + _MOST_REGISTERED), torch.device("meta"):
+            hollow = build(config["settings"], provenance)
+        hollow.load_state_dict(weights, assign=True)
+        network = build(config["settings"], provenance)
+        network.load_state_dict(weights)
+    except MISFITS as failure:
         reason = str(failure).splitlines()[0] if str(failure) else type(failure).__name__
         raise ArtifactError(f"{folder} is not a {called} that this latlas can rebuild ({reason}). Train it again.") from failure
     except MissingExtraError:
@@ -85,6 +95,24 @@ def read_pretrained(
         raise ArtifactError(f"{folder} is not a {called} that this latlas can rebuild: {failure}") from failure
     network.eval()
     return network
+
+
+@contextmanager
+def bounded_parameters(most: int) -> Iterator[None]:
+    """Raise a ValueError once this thread has given modules more than `most` parameters."""
+    thread, given = threading.get_ident(), 0
+
+    def count(*_: Any) -> None:
+        nonlocal given
+        given += threading.get_ident() == thread
+        if given > most:
+            raise ValueError(f"it has more than {most:,} parameters, and its weights are of fewer")
+
+    handle = register_module_parameter_registration_hook(count)
+    try:
+        yield
+    finally:
+        handle.remove()
 
 
 def shape_of_images(record: Any) -> ImageShape:

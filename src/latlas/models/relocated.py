@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from latlas.base.artifacts import load_tensors, read_config, save_tensors, write_config, writing
+from latlas.base.artifacts import MISFITS, load_tensors, read_config, save_tensors, write_config, writing
 from latlas.base.cards import FOLDER, Card, write_card
 from latlas.base.errors import ArtifactError, CapabilityError, CodeShapeError
 from latlas.base.hub import Pushable, Saveable, resolve
@@ -221,7 +221,7 @@ def read_relocated(folder: str | Path, load_target: Callable[[Path], LatentModel
             evidence=settings["evidence"],
             provenance=Provenance.from_json(config["provenance"]),
         )
-    except (KeyError, TypeError, ValueError, CodeShapeError) as failure:
+    except (*MISFITS, CodeShapeError) as failure:
         raise ArtifactError(f"{folder} is not a readable relocated model ({failure}). Fold the map again.") from failure
 
 

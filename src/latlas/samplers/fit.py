@@ -12,6 +12,7 @@ from latlas.base.progress import Progress, silent
 from latlas.base.provenance import Provenance, tensor_hash
 from latlas.base.seeds import derived_seed, generator
 from latlas.encodings.encoding import Encoding
+from latlas.models.carried_folders import artifact_folder
 from latlas.numerics.moments import Moments
 from latlas.samplers.densities import (
     Prior,
@@ -20,7 +21,7 @@ from latlas.samplers.densities import (
     fit_moments,
     mixture_from_tensors,
 )
-from latlas.samplers.sampler import Density, Renormalisation, Sampler, read_sampler
+from latlas.samplers.sampler import KIND, Density, Renormalisation, Sampler, read_sampler
 from latlas.samplers.second_stage import SecondStageSettings, fit_second_stage, second_stage_from_tensors
 
 SAMPLER_KINDS = ("prior", "moments", "gaussian", "mixture", "second-stage")
@@ -118,12 +119,13 @@ def fit_sampler(
 
 
 def load_sampler(folder: str | Path) -> Sampler:
-    """Read a sampler that `save_pretrained` wrote.
+    """Read a sampler that `save_pretrained` wrote: its folder, its Hub id, or `zoo:name`.
 
     Raises:
         MissingPathError, ArtifactError: no such artifact, or a damaged one.
+        UnknownNameError: no such sampler in the zoo.
     """
-    return read_sampler(folder, _DENSITIES)
+    return read_sampler(artifact_folder(folder, (KIND,), called="sampler"), _DENSITIES)
 
 
 def _posterior_draws(mean: Tensor, log_variance: Tensor | None, seed: int) -> Tensor:

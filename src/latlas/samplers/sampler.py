@@ -8,7 +8,7 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from latlas.base.artifacts import load_tensors, read_config, save_tensors, write_config, writing
+from latlas.base.artifacts import MISFITS, load_tensors, read_config, save_tensors, write_config, writing
 from latlas.base.cards import FOLDER, Card, write_card
 from latlas.base.errors import ArtifactError, CodeShapeError, SettingError
 from latlas.base.hub import Pushable, resolve
@@ -175,5 +175,5 @@ def read_sampler(folder: str | Path, densities: Mapping[str, Any]) -> Sampler:
             warnings=tuple(settings["warnings"]),
             provenance=Provenance.from_json(config["provenance"]),
         )
-    except (KeyError, RuntimeError) as failure:
+    except (*MISFITS, CodeShapeError, SettingError) as failure:
         raise ArtifactError(f"{folder} is not a readable sampler ({failure}). Fit it again.") from failure

@@ -1,5 +1,6 @@
 """`diffusers:PLACE`: the autoencoders of latent diffusion, from a folder or the Hub, with their latents raw or scaled."""
 
+import os
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -15,6 +16,7 @@ from latlas.base.errors import ArtifactError, MissingExtraError, MissingPathErro
 from latlas.base.hub import HubError, hub_id
 from latlas.base.shapes import ImageShape, LatentShape
 from latlas.models.adapters.modules import ModuleModel, read_images, read_posterior
+from latlas.models.pretrained import bounded_parameters
 from latlas.models.protocols import CodeScale
 
 # Of diffusers' autoencoders, those that take images of one size alone and decode without being told anything else. All of
@@ -31,6 +33,7 @@ CLASSES = (
     "VQModel",
 )
 
+_MOST_PARAMETERS = 20_000  # tensors of an autoencoder: a config that asks for more would build for hours; published ones have some 250
 _SIDE = 64  # of images, where neither the spec nor the config says
 _WEIGHTS = "diffusion_pytorch_model"
 _SAFE = (f"{_WEIGHTS}.safetensors", f"{_WEIGHTS}.safetensors.index.json", f"{_WEIGHTS}-*-of-*.safetensors")
@@ -104,7 +107,7 @@ def read_request(rest: str) -> Request:
     >>> read_request("models/vae?scaled&size=128#vae")
     Request(place='models/vae', scaled=True, size=128, subfolder='vae')
     """
-    if rest and Path(rest).is_dir():  # whatever signs its name holds
+    if rest and os.path.isdir(rest):  # noqa: PTH112  # whatever signs its name holds; a Path raises where none could have it
         return Request(place=rest)
     place, *parts = re.split(r"(?=[?#])", rest)
     asked: dict[str, Any] = {}
@@ -152,13 +155,13 @@ def _option(text: str, rest: str) -> tuple[str, Any]:
 def _folder(request: Request) -> Path:
     """Return the local folder that holds config and weights, fetched from the Hub if it is not here."""
     folder = Path(request.place)
-    if folder.is_dir():
+    if os.path.isdir(folder):  # noqa: PTH112  # a Path raises where no folder could have that name
         found = folder / request.subfolder if request.subfolder else folder
-        if not found.is_dir():
+        if not os.path.isdir(found):  # noqa: PTH112
             raise MissingPathError(f"{folder} has no subfolder {request.subfolder}.")
         return found
     named = hub_id(request.place)
-    if named is None or folder.parent.is_dir():  # a slip in a folder's name stays on this machine
+    if named is None or os.path.isdir(folder.parent):  # noqa: PTH112  # a slip in a folder's name stays on this machine
         raise MissingPathError(f"No folder {request.place}, and it is no Hub id, as owner/name. Write {_SPEC}.")
     try:
         from huggingface_hub import snapshot_download
@@ -215,7 +218,7 @@ def _shapes(kind: Any, config: Mapping[str, Any], size: int, *, folder: Path) ->
     channels = config.get("in_channels", 3)
     image_shape: ImageShape = (channels, size, size)
     try:
-        with torch.device("meta"):
+        with bounded_parameters(_MOST_PARAMETERS), torch.device("meta"):
             hollow = kind.from_config(dict(config)).eval()
             codes = read_posterior(hollow.encode(torch.zeros(1, *image_shape)), name=folder.name).mean
             images = read_images(hollow.decode(codes), name=folder.name)

@@ -1,6 +1,8 @@
 """`pythae:FOLDER`: models that pythae 0.1 wrote, rebuilt here: neither pythae nor any pickled code is needed or run."""
 
+import os
 import pickletools
+import zipfile
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -20,6 +22,7 @@ from latlas.models.adapters.modules import ModuleModel
 CONFIG = "model_config.json"
 WEIGHTS = "model.pt"
 
+_MOST_OF_FILE = 4  # tensors may be so many times the file: they share storages, but hardly ever
 _HIDDEN = 512  # width of the dense networks that pythae builds where it is given none
 
 # Configs of models whose codes are what the encoder gives and the decoder takes, and whether they come with variances.
@@ -179,7 +182,7 @@ def load_pythae(rest: str) -> ModuleModel:
         CapabilityError: a model, or a network of the user's own, that cannot be rebuilt; the message names it.
     """
     folder = Path(rest)
-    if not rest or not folder.is_dir():
+    if not rest or not os.path.isdir(folder):  # noqa: PTH112  # a Path raises where no folder could have that name
         raise MissingPathError(f"No folder {rest!r}: expected one that pythae wrote, as pythae:my_model/final_model.")
     for name in (CONFIG, WEIGHTS):
         if not (folder / name).is_file():
@@ -193,7 +196,11 @@ def load_pythae(rest: str) -> ModuleModel:
         raise CapabilityError(
             f"{rest} is a {_title(kind)} of pythae, whose codes are not simply what its encoder gives. Served are {served}. {_CURE}"
         )
-    network, image_shape, latent = _build(folder, config, variances=kind in _VARIATIONAL)
+    try:
+        with torch.device("meta"):  # hollow: a config that lies about sizes costs no memory
+            network, image_shape, latent = _build(folder, config, variances=kind in _VARIATIONAL)
+    except (TypeError, RuntimeError, OverflowError) as failure:
+        raise ArtifactError(f"{folder / CONFIG} has sizes that make no network ({str(failure)[:200]}). Save the model again.") from failure
     _fill(network, folder)
     return ModuleModel(
         network,
@@ -270,13 +277,26 @@ def _class_in(path: Path) -> str | None:
     return name
 
 
+def _check_stored(path: Path) -> None:
+    """Raise a ValueError for an archive whose members are compressed, as torch never writes them: they may expand to anything."""
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            if any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist()):
+                raise ValueError("its members are compressed")
+
+
 def _fill(network: PythaeNetwork, folder: Path) -> None:
     path = folder / WEIGHTS
+    size = path.stat().st_size
     try:
+        _check_stored(path)
         record: Any = torch.load(path, map_location="cpu", weights_only=True)
-        weights = record["model_state_dict"]
         parts = ("encoder.", "decoder.")
-        network.load_state_dict({name: value for name, value in weights.items() if name.startswith(parts)})
+        weights = {name: value for name, value in record["model_state_dict"].items() if name.startswith(parts)}
+        if sum(value.numel() * value.itemsize for value in weights.values()) > _MOST_OF_FILE * size:
+            raise ValueError("its tensors name the same numbers over and over")
+        whole = {name: value.float() if value.is_floating_point() else value for name, value in weights.items()}
+        network.load_state_dict(whole, assign=True)
     except Exception as failure:  # what a broken file raises is torch's affair, and differs from version to version
         lines = [line.strip() for line in str(failure).splitlines() if line.strip()] or [type(failure).__name__]
         reason = " ".join(lines[:2])

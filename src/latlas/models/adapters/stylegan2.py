@@ -1,6 +1,7 @@
 """`stylegan2:FILE.pkl#w`: a StyleGAN2 from a network pickle or a folder of latlas, in one of its named latent spaces."""
 
 import hashlib
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -194,9 +195,9 @@ def load_stylegan2(rest: str) -> StyleGANModel:
     """
     request = parse_request(rest)
     place = Path(request.place)
-    if place.is_dir():
+    if os.path.isdir(place):  # noqa: PTH112  # a Path raises where no folder could have that name
         generator = GeneratorModel.from_pretrained(place)
-    elif place.is_file():
+    elif os.path.isfile(place):  # noqa: PTH113
         generator = read_generator(place)
     else:
         raise MissingPathError(f"No file or folder {request.place!r}. Expected {_SPEC}.")

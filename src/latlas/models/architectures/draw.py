@@ -19,6 +19,8 @@ from latlas.base.shapes import Codes, Images, ImageShape, LatentShape
 from latlas.models.architectures.architecture import Architecture, check_positive
 from latlas.models.architectures.surgery import Cut, Weights, replaced, rows_in
 
+_MOST_VARIABLES = 1_000_000  # of all steps together; the published digits had 6,400
+
 
 @dataclass(frozen=True, kw_only=True)
 class Draw:
@@ -44,6 +46,10 @@ class Draw:
         if self.attention and min(self.read, self.write) < 2:
             raise SettingError(f"{self.name}: a window needs 2 x 2 filters at least, got read {self.read}, write {self.write}.")
 
+        if self.steps * self.latent > _MOST_VARIABLES:
+            raise SettingError(
+                f"{self.name}: steps times latent may be {_MOST_VARIABLES:,} at most, got {self.steps} times {self.latent}."
+            )
         every = range(self.steps * self.latent)
         if not all(isinstance(variable, int) and variable in every for variable in self.kept) or any(
             variable >= following for variable, following in pairwise(self.kept)
@@ -55,8 +61,10 @@ class Draw:
     @property
     def places(self) -> list[list[int]]:
         """Which variables of its own each step has: all of them unless the network was pruned."""
-        kept = self.kept or range(self.steps * self.latent)
-        return [[variable % self.latent for variable in kept if variable // self.latent == step] for step in range(self.steps)]
+        places: list[list[int]] = [[] for _ in range(self.steps)]
+        for variable in self.kept or range(self.steps * self.latent):
+            places[variable // self.latent].append(variable % self.latent)
+        return places
 
     @property
     def used(self) -> list[int]:
