@@ -8,6 +8,7 @@ import typer
 from latlas.base.errors import LatlasError
 from latlas.cli import (
     covering,
+    exploring,
     exporting,
     inverting,
     mapping,
@@ -19,6 +20,7 @@ from latlas.cli import (
     supporting,
     touring,
     training,
+    zoo,
 )
 
 app = typer.Typer(
@@ -27,10 +29,10 @@ app = typer.Typer(
         "An atlas of latent spaces: train, diagnose, translate and cover generative models.\n\n"
         "MODEL is a folder that latlas wrote, diffusers:FOLDER-or-Hub-id, pythae:FOLDER, zoo:NAME, the scheme of an installed "
         "package, or GENERATOR+RECODER, as runs/gan+runs/codes. DATA is mnist, fashion-mnist, avatars or "
-        "avatars-peeps with :train or :test, celeba:FOLDER with :train, :val or :test, a folder of pictures, an .npy or an .npz; "
-        "each may end in [start:stop].\n\n"
+        "avatars-peeps with :train or :test, celeba:FOLDER with :train, :val or :test, hub:NAME, a folder of pictures, "
+        "tar shards ('x-{000..009}.tar'), Parquet files, an .npy or an .npz; each may end in [start:stop].\n\n"
         "Avatars take settings after a ?: 'avatars:train?hat=0.01&glasses=1' draws a hat in 1 % of the images and glasses in all; "
-        "'avatars?hair=long01' pins the hair. CelebA takes ?crop=140. Quote what holds ?, & or [.\n\n"
+        "'avatars?hair=long01' pins the hair. CelebA takes ?crop=140, files and Hub sets ?size=64. Quote what holds ?, & or [.\n\n"
         "Start with: latlas tour"
     ),
     no_args_is_help=True,
@@ -53,6 +55,8 @@ app.command("support")(supporting.support)
 app.command("cover")(covering.cover)
 app.command("invert")(inverting.invert)
 app.command("range")(measuring.range_)
+app.command("zoo")(zoo.zoo)
+app.command("explore")(exploring.explore)
 app.add_typer(studying.app, name="study")
 
 

@@ -35,7 +35,8 @@ Test = Annotated[str | None, typer.Option("--test", help="Images to measure on."
 Data = Annotated[
     str,
     typer.Argument(
-        metavar="DATA", help="mnist:test, fashion-mnist, avatars, celeba:FOLDER, a folder, an .npy or .npz; [a:b] takes a part."
+        metavar="DATA",
+        help="mnist:test, fashion-mnist, avatars, celeba:FOLDER, hub:NAME, a folder, .npy, .npz, .tar or .parquet; [a:b] takes a part.",
     ),
 ]
 

@@ -1,6 +1,5 @@
 """`latlas order`: which latent variables matter most, and what they draw."""
 
-from enum import StrEnum
 from typing import Annotated
 
 import typer
@@ -11,15 +10,6 @@ _TOP = 7  # as many as the sectors of a Support Set are made of
 _LINES = 16  # variables that are shown running, at most
 _STARTS = 6  # codes that traversals start from
 _JACOBIAN_IMAGES = 100  # for comparison beside another measure; each costs two decodes a variable
-
-
-class By(StrEnum):
-    """The measures, listed here so that help needs no torch."""
-
-    gain = "gain"
-    kl = "kl"
-    variance = "variance"
-    jacobian = "jacobian"
 
 
 def order(
@@ -33,12 +23,12 @@ def order(
         ),
     ] = None,
     by: Annotated[
-        By,
+        str,
         typer.Option(
             "--by",
             help="gain: growth of the error without the variable; kl and variance: of its posteriors; jacobian: how far it moves images.",
         ),
-    ] = By.gain,
+    ] = "gain",
     fast: Annotated[
         bool,
         typer.Option(
@@ -82,7 +72,7 @@ def order(
         check_free(out, replace=replace)
     loaded = require_autoencoder(model_on(model, device), "An order of variables with its traversals")
     wanted = min(_TOP, int(loaded.latent_shape[0])) if top is None else top
-    check_settings(loaded, by=by.value, top=wanted, confidence=confidence, fast=None)
+    check_settings(loaded, by=by, top=wanted, confidence=confidence, fast=None)
     with shown() as progress:
         images = load_images(data, size=resize, progress=progress)
         codes = encode(loaded, images, progress=progress)
@@ -90,7 +80,7 @@ def order(
             loaded,
             images,
             codes=codes,
-            by=by.value,
+            by=by,
             top=wanted,
             confidence=confidence,
             fast=None if fast else False,

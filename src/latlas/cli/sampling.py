@@ -137,4 +137,4 @@ def sample(
         print_json({"count": count, "shape": list(pixels.shape), "out": str(out), "picture": str(picture)})
         return
     print(f"Drew {count:,} images; the first {len(shown)} are in {picture}.")
-    say_where(out, "images")
+    say_where(out, "array of images")

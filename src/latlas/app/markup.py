@@ -1,0 +1,142 @@
+"""Pictures, notes and downloads as HTML: every picture with words, every text escaped, nothing fetched from anywhere."""
+
+import base64
+import html
+import io
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from PIL import Image
+from torch import Tensor
+
+from latlas.data.images import to_pixels
+from latlas.reports.palette import FOREIGN
+
+_SHARP = 256  # pixels up to which an image is enlarged without smoothing
+_NARROW = 6  # images that stand side by side on a telephone; more are broken into two lines
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Row:
+    """Images side by side under one name."""
+
+    title: str
+    images: Float[Tensor, "n c h w"]
+    words: Sequence[str]  # what each image is, for those who cannot see it
+    captions: Sequence[str] = ()  # shown below each; none: nothing is
+    remark: str = ""
+    heat: float | None = None  # error maps: the value that is drawn in full colour
+
+
+def png(image: Float[Tensor, "c h w"]) -> bytes:
+    """Return an image in [0, 1] as PNG."""
+    pixels = to_pixels(image[None])[0]
+    array = pixels[0].numpy() if pixels.shape[0] == 1 else pixels.permute(1, 2, 0).contiguous().numpy()
+    return _saved(array)
+
+
+def heat_png(errors: Float[Tensor, "1 h w"], full: float) -> bytes:
+    """Return an error map as PNG: transparent where there is no error, in the palette's colour of foreign images at `full`."""
+    strength = to_pixels((errors / max(full, 1e-12)).clamp(0, 1)[None])[0, 0].numpy()
+    red, green, blue = (int(FOREIGN[place : place + 2], 16) for place in (1, 3, 5))
+    array = np.empty((*strength.shape, 4), dtype=np.uint8)
+    array[..., :3] = (red, green, blue)
+    array[..., 3] = strength
+    return _saved(array)
+
+
+def picture(content: bytes, words: str, *, sharp: bool = True) -> str:
+    """Return a picture with its words."""
+    address = "data:image/png;base64," + base64.b64encode(content).decode()
+    return f'<img class="la-image{" la-sharp" if sharp else ""}" src="{address}" alt="{html.escape(words, quote=True)}">'
+
+
+def figure(image: Float[Tensor, "c h w"], words: str, caption: str) -> str:
+    """Return one picture with a caption."""
+    shown = picture(png(image), words, sharp=image.shape[-1] <= _SHARP)
+    return f'<figure class="la-figure">{shown}<figcaption>{html.escape(caption)}</figcaption></figure>'
+
+
+def figures(parts: Sequence[str]) -> str:
+    """Return figures side by side."""
+    return f'<div class="la-figures">{"".join(parts)}</div>'
+
+
+def rows(parts: Sequence[Row], *, columns: int | None = None) -> str:
+    """Return rows of images one below the other, the first image of each below the first of the others."""
+    return "".join(_row(part, len(part.images) if columns is None else columns) for part in parts)
+
+
+def note(text: str, level: str = "note") -> str:
+    """Return a message that is read out when it appears; nothing for an empty one."""
+    if not text:
+        return ""
+    return f'<p class="la-note la-{level}" role="{"alert" if level == "warning" else "status"}">{html.escape(text)}</p>'
+
+
+def numbers(items: Sequence[tuple[str, str, str]]) -> str:
+    """Return a few numbers large: (value, label, remark)."""
+    cells = (
+        f'<div class="la-number"><strong>{html.escape(value)}</strong><span>{html.escape(label)}</span>'
+        f"<small>{html.escape(remark)}</small></div>"
+        for value, label, remark in items
+    )
+    return f'<div class="la-numbers">{"".join(cells)}</div>'
+
+
+def table(columns: Sequence[str], lines: Sequence[Sequence[str]], caption: str) -> str:
+    """Return a table of texts."""
+    head = "".join(f'<th scope="col">{html.escape(column)}</th>' for column in columns)
+    body = "".join(
+        "<tr>" + "".join(f"<{tag}>{html.escape(cell)}</{tag[:2]}>" for tag, cell in _cells(line)) + "</tr>" for line in lines
+    )
+    caption = f"<caption>{html.escape(caption)}</caption>"
+    return f'<div class="la-scroll"><table class="la-table">{caption}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+
+
+def downloads(code: Tensor, facts: dict[str, object]) -> str:
+    """Return links that save a code as .npy and as .json; both lie in the page itself, and no file on this machine."""
+    stream = io.BytesIO()
+    np.save(stream, code.numpy(), allow_pickle=False)
+    record = json.dumps({**facts, "code": code.tolist()}, indent=1, allow_nan=False).encode()
+    parts = (("code.npy", "application/octet-stream", stream.getvalue()), ("code.json", "application/json", record))
+    links = (
+        f'<a class="la-download" download="{name}" href="data:{kind};base64,{base64.b64encode(content).decode()}">Download {name}</a>'
+        for name, kind, content in parts
+    )
+    return f'<p class="la-downloads">{" ".join(links)}</p>'
+
+
+def _cells(line: Sequence[str]) -> list[tuple[str, str]]:
+    return [('th scope="row"' if place == 0 else "td", cell) for place, cell in enumerate(line)]
+
+
+def _row(part: Row, columns: int) -> str:
+    cells = []
+    for place, (image, words) in enumerate(zip(part.images, part.words, strict=True)):
+        content = png(image) if part.heat is None else heat_png(image, part.heat)
+        below = f"<figcaption>{html.escape(part.captions[place])}</figcaption>" if part.captions else ""
+        sharp = image.shape[-1] <= _SHARP
+        cells.append(f'<figure class="la-cell">{picture(content, words, sharp=sharp)}{below}</figure>')
+    remark = f'<p class="la-remark">{html.escape(part.remark)}</p>' if part.remark else ""
+    narrow = columns if columns <= _NARROW else -(-columns // 2)
+    heat = " la-heat" if part.heat is not None else ""
+    return (
+        f'<section class="la-row{heat}"><h4>{html.escape(part.title)}</h4>{remark}'
+        f'<div class="la-cells" style="--la-columns:{columns};--la-narrow:{narrow}">{"".join(cells)}</div></section>'
+    )
+
+
+def _saved(array: np.ndarray) -> bytes:
+    stream = io.BytesIO()
+    Image.fromarray(array).save(stream, format="PNG", compress_level=3)
+    return stream.getvalue()
+
+
+def as_cpu(images: Tensor) -> Tensor:
+    """Return images as they are shown: on the CPU, in float32, without a gradient; what is no number as 0."""
+    return torch.nan_to_num(images.detach().float().cpu(), nan=0.0).clamp(0.0, 1.0)

@@ -1,0 +1,1 @@
+"""What happens in each room: functions from models, images and settings to values, pictures and words; no web library."""

@@ -1,0 +1,1 @@
+"""How each room stands on the page: which control calls which function of `latlas.app.rooms`."""

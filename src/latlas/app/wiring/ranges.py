@@ -1,0 +1,80 @@
+"""Room 4 on the page: pictures to judge, and the verdicts."""
+
+from typing import Any
+
+from latlas.app.charts import Atlas
+from latlas.app.rooms import ranges as room
+from latlas.app.wiring.common import PRIVATE, Opening, images_in, intro, shown, told
+
+
+def build(atlas: Atlas, model: Any) -> Opening:
+    """Lay the room out and return what fills it.
+
+    Args:
+        atlas: what there is to look at.
+        model: the page's choice of a model.
+    """
+    import gradio as gr
+
+    waiting = gr.Progress()
+    gr.HTML(
+        intro(
+            "Can this model make this image at all? The nearest image that it can make is searched for, and what is left is held against "
+            "what is left of images that it drew itself. A model that blurs makes no sharp image: then the very images that it learnt "
+            "from are out of range. The first question to a model takes a minute or so, for its own samples have to be searched for too. "
+            "After that a verdict takes seconds."
+        )
+    )
+    note, remark = gr.HTML(elem_classes="la-quiet"), gr.HTML(elem_classes="la-quiet")
+    seed = gr.State(0)
+    with gr.Row(equal_height=False):
+        with gr.Column(scale=1, min_width=280):
+            upload = gr.File(
+                label=f"Your pictures (up to {room.MOST})",
+                type="binary",
+                file_count="multiple",
+                file_types=["image"],
+                height=180,
+                elem_id="range-upload",
+            )
+            tried = gr.Button(f"Try {room.TRIED} images of the data", size="md", elem_id="range-try")
+        with gr.Column(scale=3, min_width=300):
+            pictures = gr.HTML(elem_id="range-pictures")
+            words = gr.HTML(elem_id="range-words")
+    drawn = [pictures, words]
+
+    def draw(label: str, images: Any, names: Any, progress: Any) -> list[Any]:
+        chart = atlas.chart(label)
+        found = room.judge(atlas, chart, images, names, shown(progress))
+        return [room.pictures(found), intro(room.explained(found))]
+
+    @told(len(drawn) + 1)
+    def fill(label: str, _progress: Any = waiting) -> list[Any]:
+        atlas.chart(label)
+        return ["", '<p class="la-remark">Upload pictures, or try images of the data.</p>', ""]
+
+    @told(len(drawn) + 1)
+    def take(label: str, progress: Any = waiting, files: Any = None) -> list[Any]:
+        if not files:
+            return ["", "", ""]
+        images, done = images_in(files, atlas.chart(label))
+        return [done, *draw(label, images, [f"picture {place + 1}" for place in range(len(images))], progress)]
+
+    @told(len(drawn) + 2)
+    def attempt(label: str, progress: Any = waiting, seed: int = 0) -> list[Any]:
+        images, names = room.trials(atlas, atlas.chart(label), seed)
+        return [seed + 1, "", *draw(label, images, names, progress)]
+
+    gr.on(
+        [upload.upload, upload.clear],
+        take,
+        [model, upload],
+        [note, remark, *drawn],
+        show_progress="full",
+        show_progress_on=[pictures],
+        **PRIVATE,
+    )
+    tried.click(
+        attempt, [model, seed], [note, seed, remark, *drawn], show_progress="full", show_progress_on=[pictures], **PRIVATE
+    )
+    return Opening(fill=fill, inputs=[], outputs=[note, remark, *drawn])
