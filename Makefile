@@ -15,7 +15,7 @@ DEV := $(VENV)/.installed-dev
 ZOO := gan-face-generate==1.1.1 random-face==2021.7.21.1
 BENCH := $(VENV)/.installed-bench
 
-.PHONY: help setup tour test test-slow check format bench-tour bench-calibration bench-balance-start bench-renormalisation bench-variance-loss bench-maps bench-map-studies bench-mobile-stylegan bench-pythae bench-range bench-support bench-planted bench-kl bench-sparsity bench-pruning zoo clean
+.PHONY: help setup tour explore test test-slow test-browser test-ray check format bench bench-full profile bench-tour bench-calibration bench-balance-start bench-renormalisation bench-variance-loss bench-maps bench-map-studies bench-mobile-stylegan bench-pythae bench-range bench-support bench-planted bench-kl bench-sparsity bench-pruning bench-scale docs test-docs docs-outputs zoo clean
 .DELETE_ON_ERROR:
 
 help: ## Show the targets
@@ -46,11 +46,21 @@ setup: $(DEV) ## Install everything that development needs
 tour: $(USE) ## Run the whole atlas on digits; the report lies in tour/ (SEED=1, OUT=folder)
 	$(VENV)/bin/latlas tour --out $(OUT) --seed $(SEED) --replace
 
-test: $(DEV) ## Run the tests
+explore: $(DEV) ## Open the explorer: a local page to look at models on
+	$(VENV)/bin/latlas explore
+
+test: $(DEV) ## Run the tests; those of the explorer in a browser where there is Chromium
 	$(PY) -m pytest
 
 test-slow: $(DEV) ## Run the slow studies as well
 	$(PY) -m pytest -m slow
+
+test-ray: $(DEV) ## Run the tests of the engine ray, on a cluster of this machine alone
+	$(PY) -m pip install --quiet --constraint constraints.txt --editable '.[dev,ray]'
+	$(PY) -m pytest -m ray
+
+test-browser: $(DEV) ## Use the explorer as a person would, in Chromium; screenshots under build/screenshots
+	LATLAS_SCREENSHOTS=$${LATLAS_SCREENSHOTS:-build/screenshots} $(PY) -m pytest tests/browser -m browser
 
 check: $(DEV) ## Format, lint, types, architecture, tests
 	$(VENV)/bin/ruff format --check .
@@ -62,6 +72,15 @@ check: $(DEV) ## Format, lint, types, architecture, tests
 format: $(DEV) ## Format the code and sort its imports
 	$(VENV)/bin/ruff check --fix .
 	$(VENV)/bin/ruff format .
+
+bench: $(BENCH) ## Speed, memory and growth beside peers and bounds, quick: benchmarks/results/bench.json
+	$(PY) benchmarks/bench.py
+
+bench-full: $(BENCH) ## The same with more images and rounds
+	$(PY) benchmarks/bench.py --full
+
+profile: $(DEV) ## What a training spends its time on: benchmarks/profiles/
+	$(PY) benchmarks/profiling.py
 
 bench-tour: $(DEV) ## The tour with seeds 0 and 1, held against its bounds: benchmarks/results/tour.json
 	$(PY) benchmarks/tour.py
@@ -108,6 +127,20 @@ bench-sparsity: $(DEV) ## Collapsed variables, noise injection, the variance law
 
 bench-pruning: $(DEV) ## What pruning costs on the networks of bench-sparsity: benchmarks/results/pruning.json
 	$(PY) benchmarks/pruning.py
+
+bench-scale: $(DEV) ## What one core does, and two processes against one: benchmarks/results/scale.json
+	$(PY) benchmarks/scale.py
+
+docs: $(DEV) ## Build the documentation site into site/, warnings as errors
+	$(PY) tools/make_reference.py
+	$(PY) benchmarks/reproductions.py
+	$(VENV)/bin/zensical build --strict --clean
+
+test-docs: $(DEV) ## Run every code block of the README and the pages, and check the site
+	$(PY) -m pytest tests/docs -m "slow or not slow"
+
+docs-outputs: $(DEV) ## Run the pages, and write what their commands print below them
+	$(PY) tools/run_pages.py
 
 zoo: $(DEV) ## Make the models that latlas carries again (those under runs/ are not trained again)
 	$(PY) tools/make_zoo.py

@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,9 +32,11 @@ from latlas.cli.progress import shown
 from latlas.data.faces import celeba_crop
 from latlas.data.images import ImageSet, to_pixels
 from latlas.data.loading import load_images
+from latlas.encodings.encode import encode
 from latlas.inversion.descent import Budget, Inversion
 from latlas.inversion.invert import invert
-from latlas.measurements.reconstruction import decode_batches
+from latlas.maps.fit import fit_map
+from latlas.measurements.reconstruction import decode_batches, squared_error_per_pixel
 from latlas.models.architectures.registry import architecture
 from latlas.models.architectures.stylegan2 import StyleGAN2
 from latlas.models.loading import load_model
@@ -42,6 +45,7 @@ from latlas.models.recoder import Recoder
 from latlas.models.vae import VAE
 from latlas.reports import pictures
 from latlas.reports.comparison import decode
+from latlas.studies.bounds import recovered_share
 from latlas.studies.compare import compare
 from latlas.studies.comparison import Comparison
 from latlas.studies.range_calibration import RangeCalibration, calibrate_range, own_samples
@@ -81,6 +85,10 @@ OUTSIDERS = {
 INSIDERS = "avatars:test?hat=0&size=32[0:300]"  # of the training set's kind, not in it
 FRESH = 300
 
+FACES = 1500  # of MobileStyleGAN
+HELD = 300  # of them, the last: no map is fitted on these
+REDRAWN = 100  # of those, the first, where MobileStyleGAN draws relocated codes: half a second each
+
 
 def main() -> int:
     """Measure what is not there yet, write; return 1 if a bound was missed."""
@@ -102,6 +110,7 @@ def main() -> int:
             "command": "python benchmarks/ranges.py",
             **parts,
             "bounds": bounds,
+            "versions": package_versions(),
         }
         RESULTS.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
         for document, mark, made in TABLES:
@@ -398,19 +407,29 @@ def measure_maps(progress: Any) -> dict[str, Any]:
 
 
 def measure_mobile(progress: Any) -> dict[str, Any]:
-    """Return the same for MobileStyleGAN's W and a VAE of its faces, cut as CelebA's are, 64 x 64."""
-    generator = require_generator(load_model("zoo:mobile-stylegan#w"), "A map")
-    faces = _CroppedFaces(generator)
-    count = 1500
-    images, codes = _cached_faces(faces, count, progress)
-    record: dict[str, Any] = {"images": count}
+    """Return the same for MobileStyleGAN's W and VAEs of its faces, cut as CelebA's are, 64 x 64: there and back."""
+    faces = _CroppedFaces(require_generator(load_model("zoo:mobile-stylegan#w"), "A map"))
+    images, codes = _cached_faces(faces, FACES, progress)
+    most = FACES - HELD
+    held, few = images.slice(most, FACES), images.slice(most, most + REDRAWN)
+    drawn = faces.draw(codes[most : most + REDRAWN])
+    record: dict[str, Any] = {"images": FACES, "held_out": {"w to VAE": HELD, "VAE to w": REDRAWN}}
     for label, weight, epochs in (("VAE", 1.0, 20), ("smoother VAE", 4.0, 20)):
-        vae = stream_vae(f"mobile-{weight:g}", images.slice(0, count - 300), progress, kl_weight=weight, epochs=epochs)
-        for fitted in (300, 600, count - 300):
+        vae = stream_vae(f"mobile-{weight:g}", images.slice(0, most), progress, kl_weight=weight, epochs=epochs)
+        own = encode(vae, images).mean
+        again = decode(vae, own[most:])
+        for fitted in (300, 600, most):
             for ridge in (None, "gcv") if fitted > codes.shape[1] else ("gcv",):
-                record[f"w to {label}, {fitted} images{', ridge gcv' if ridge else ''}"] = _fixed_map(
-                    vae, images, codes, fitted, ridge, picture=label == "VAE" and fitted == count - 300 and ridge == "gcv"
-                )
+                name = f"w to {label}, {fitted} images{', ridge gcv' if ridge else ''}"
+                record[name], moved = _fixed_map(codes, own, fitted, ridge, held, again, partial(decode, vae))
+                if name == f"w to VAE, {most} images, ridge gcv":
+                    _draw_rows("type-3-mobile-stylegan-w-to-vae", held, again, moved, enlarge=1)
+        for fitted in (300, most):
+            name = f"{label} to w, {fitted} images"
+            record[name], moved = _fixed_map(own, codes, fitted, None, few, drawn, faces.draw)
+            progress(name, 1, 1)
+            if name == f"VAE to w, {most} images":
+                _draw_rows("type-3-vae-to-mobile-stylegan-w", few, again, moved, enlarge=1)
     return record
 
 
@@ -422,7 +441,8 @@ class _CroppedFaces:
 
     def draw(self, codes: Tensor) -> Tensor:
         with torch.inference_mode():
-            return self.crop.apply(self.generator.decode(codes)).clamp(0, 1)
+            parts = [self.crop.apply(self.generator.decode(few)).clamp(0, 1) for few in torch.split(codes, 10)]
+        return torch.cat(parts).clone()
 
 
 def _cached_faces(faces: _CroppedFaces, count: int, progress: Any) -> tuple[ImageSet, Tensor]:
@@ -434,9 +454,8 @@ def _cached_faces(faces: _CroppedFaces, count: int, progress: Any) -> tuple[Imag
         path = folder / f"{part:03}.npz"
         drawn = faces.generator.sample_codes(100, seeded(0, "faces", part))
         if not path.is_file():
-            batch = torch.cat([to_pixels(faces.draw(few)) for few in torch.split(drawn, 10)])
             beside = path.with_suffix(".part.npz")
-            np.savez(beside, pixels=batch.numpy())
+            np.savez(beside, pixels=to_pixels(faces.draw(drawn)).numpy())
             beside.rename(path)
         with np.load(path, allow_pickle=False) as kept:
             pixels.append(torch.from_numpy(kept["pixels"]))
@@ -445,23 +464,41 @@ def _cached_faces(faces: _CroppedFaces, count: int, progress: Any) -> tuple[Imag
     return ImageSet("faces of MobileStyleGAN", torch.cat(pixels)), torch.cat(codes)
 
 
-def _fixed_map(vae: VAE, images: ImageSet, codes: Tensor, fitted: int, ridge: Any, *, picture: bool) -> dict[str, Any]:
-    from latlas.encodings.encode import encode
-    from latlas.maps.fit import fit_map
-    from latlas.measurements.reconstruction import decode_errors
+def _fixed_map(
+    source: Tensor,
+    target: Tensor,
+    fitted: int,
+    ridge: Any,
+    held: ImageSet,
+    best: Tensor,
+    draw: Callable[[Tensor], Tensor],
+) -> tuple[dict[str, Any], Tensor]:
+    """Return the errors of a map between codes that are there already, and the images of the codes that it carries over.
 
-    own = encode(vae, images).mean
-    test = slice(len(images) - 300, len(images))
-    held = images.slice(test.start, test.stop)
-    found = fit_map(codes[:fitted], own[:fitted], ridge=ridge)
-    moved = found.apply(codes[test])
-    mean = own[:fitted].mean(dim=0).expand(300, -1).contiguous()
-    m, r, middle = (float(decode_errors(vae, each, held).mean()) for each in (moved, own[test], mean))
-    if picture:
-        first = torch.arange(12)
-        rows = torch.cat([held.take(first).tensor(), decode(vae, own[test][first]), decode(vae, moved[first])])
-        (PICTURES / "type-3-mobile-stylegan-w-to-vae.png").write_bytes(pictures.grid(rows, columns=12, enlarge=1))
-    return {"M": m, "target_R": r, "mean_code": middle, "recovered_share": (middle - m) / (middle - r)}
+    Args:
+        source: codes of all images; those of the held-out ones are the last.
+        target: codes of the same images.
+        fitted: the map is of the first so many.
+        ridge: as in `fit_map`.
+        held: images to measure on: held-out ones, from their first.
+        best: what the target draws of its own codes of them.
+        draw: the target's images of codes.
+    """
+    measured = slice(FACES - HELD, FACES - HELD + len(held))
+    found = fit_map(source[:fitted], target[:fitted], ridge=ridge)
+    moved = found.apply(source[measured])
+    middle = draw(target[:fitted].double().mean(dim=0, keepdim=True).float())
+    again, originals, own = draw(moved), held.tensor(), target[measured].double()
+    m, r, mean = (float(squared_error_per_pixel(each, originals).mean()) for each in (again, best, middle.expand_as(originals)))
+    latent = float((moved.double() - own).square().mean())
+    return {
+        "L": latent,
+        "M": m,
+        "target_R": r,
+        "mean_code": mean,
+        "recovered_share": recovered_share(m, mean, r),
+        "L_over_target_variance": latent / float(own.var(dim=0, correction=0).mean()),
+    }, again
 
 
 def _row(found: Comparison) -> dict[str, Any]:
@@ -475,8 +512,12 @@ def _three_rows(name: str, found: Comparison, source: LatentModel, target: Laten
     pairs = found.examples.first(12)
     known = found.known_codes
     middle = decode(target, pairs.target.mean) if known == found.source else decode(source, pairs.source.mean)
-    rows = torch.cat([pairs.images.tensor(), middle, decode(target, found.relocate(pairs.source.mean))])
-    (PICTURES / f"{name}.png").write_bytes(pictures.grid(rows, columns=12, enlarge=2))
+    _draw_rows(name, pairs.images, middle, decode(target, found.relocate(pairs.source.mean)), enlarge=2)
+
+
+def _draw_rows(name: str, originals: ImageSet, middle: Tensor, moved: Tensor, *, enlarge: int) -> None:
+    rows = torch.cat([originals.slice(0, 12).tensor(), middle[:12], moved[:12]])
+    (PICTURES / f"{name}.png").write_bytes(pictures.grid(rows, columns=12, enlarge=enlarge))
 
 
 # --- bounds and tables -------------------------------------------------------------------------------------------------------
@@ -598,17 +639,12 @@ def maps_table(record: dict[str, Any]) -> str:
     for kind, part in (("avatars StyleGAN2", "maps"), ("MobileStyleGAN", "mobile")):
         for name, row in record[part].items():
             if isinstance(row, dict) and "M" in row:
-                perceptron = row.get("perceptron_M_over_linear")
                 cells = [f"{row[key]:.5f}" for key in ("M", "target_R", "mean_code")]
-                rows.append(
-                    [
-                        f"{kind}: {name}",
-                        *cells,
-                        f"{row['recovered_share']:.2f}",
-                        "" if perceptron is None else f"{perceptron:.2f}",
-                    ]
-                )
-    return table(["map", "M", "target's own R", "mean code", "recovered", "perceptron"], rows)
+                shares = [row[key] for key in ("recovered_share", "L_over_target_variance")]
+                shares.append(row.get("perceptron_M_over_linear"))
+                cells += ["" if share is None else f"{share:.2f}" for share in shares]
+                rows.append([f"{kind}: {name}", *cells])
+    return table(["map", "M", "target's own R", "mean code", "recovered", "L over variance", "perceptron"], rows)
 
 
 TABLES = (

@@ -2,7 +2,7 @@
 
     make bench-tour      # about three minutes a seed on two cores
 
-Writes benchmarks/results/tour.json, the table in README.md, and docs/pictures/relocation.png.
+Writes benchmarks/results/tour.json, the table in docs/start.md, and docs/pictures/relocation.png.
 """
 
 import json
@@ -55,7 +55,7 @@ ALSO = (
 )
 
 
-# what the README says of a key
+# what the table says of a key
 WORDS = {
     "diagnosis.sparse.active": "latent variables that the 784-256-64-32-16 VAE uses, of 16 (the posts: 8)",
     "diagnosis.sparse.zeroing_collapsed_relative_change": "change of its test error when the others are set to 0",
@@ -74,7 +74,7 @@ WORDS = {
 
 
 def markdown_table(results: dict[str, Any]) -> str:
-    """Return the README's table of a results file."""
+    """Return the table of a results file."""
     lines = ["| what | seed 0 | seed 1 | must be |", "| --- | --- | --- | --- |"]
     for key, words in WORDS.items():
         first, second = (f"{value:.3g}" for value in results["measured"][key])
@@ -126,7 +126,7 @@ def main() -> int:
     rows["missed"] = missed
     rows["versions"] = tour.comparison.provenance.to_json()["versions"]
     RESULTS.write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")
-    write_table("README.md", "tour", markdown_table(rows))
+    write_table("docs/start.md", "tour", markdown_table(rows))
     print(f"Written to {RESULTS}; seconds a seed (noisy): {seconds}")
     return 1 if missed else 0
 

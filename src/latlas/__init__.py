@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from latlas.base.hub import push_to_hub as push_to_hub
     from latlas.data.images import ImageSet as ImageSet
     from latlas.data.loading import load_images as load_images
+    from latlas.data.loading import open_images as open_images
     from latlas.encodings.aggregate import with_codes_of as with_codes_of
     from latlas.encodings.encode import encode as encode
     from latlas.encodings.encoding import Encoding as Encoding
@@ -122,6 +123,7 @@ _DEFINED_IN = {
     "from_module": "latlas.models.adapters.modules",
     "invert": "latlas.inversion.invert",
     "load_images": "latlas.data.loading",
+    "open_images": "latlas.data.loading",
     "load_map": "latlas.maps.loading",
     "load_model": "latlas.models.loading",
     "prune": "latlas.studies.pruning",
