@@ -19,11 +19,16 @@ from latlas.base.errors import (
     UnknownNameError,
 )
 from latlas.cli import inverting, measuring
+from latlas.data.loading import load_images
+from latlas.encodings.aggregate import with_codes_of
 from latlas.encodings.encoding import Encoding
+from latlas.inversion.descent import named_budget
 from latlas.inversion.noise import NoisyGenerator
 from latlas.models.adapters.stylegan2 import load_stylegan2
 from latlas.models.generator import GeneratorModel, generator_architecture
+from latlas.models.loading import load_model
 from latlas.models.recoder import Recoder
+from latlas.studies.range_test import range_test
 
 app = typer.Typer()
 app.command("invert")(inverting.invert)
@@ -54,6 +59,10 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     np.save(folder / "noise.npy", noise.integers(0, 256, (3, 1, 8, 8), dtype=np.uint8))
     np.save(folder / "large.npy", noise.integers(0, 256, (3, 1, 16, 16), dtype=np.uint8))
     np.save(folder / "colour.npy", noise.integers(0, 256, (3, 3, 8, 8), dtype=np.uint8))
+    guessing = Recoder(model)  # an untrained one gives every image the code 0
+    *_, weight, _ = guessing.parameters()
+    weight.data.normal_(generator=torch.Generator().manual_seed(2))
+    guessing.save_pretrained(folder / "guessing")
     return folder
 
 
@@ -148,6 +157,41 @@ def test_range_ranks_against_references_and_in_features(place: Path, tmp_path: P
     page = (tmp_path / "verdict" / "report.html").read_text(encoding="utf-8").lower()
     assert "own samples of the decoder" in page
     assert ("images out of range" in page) or ("without a verdict" in page)
+
+
+def test_range_draws_own_samples_from_the_codes_of_images_that_are_not_judged(place: Path) -> None:
+    pair = f"{place / 'tiny'}+{place / 'guessing'}"
+    budget = ("--steps", "5", "--samples", "25", "--json")
+    record = json.loads(called(place, "range", pair, "noise.npy", "--codes-of", "own.npy", *budget))
+    known, judged = (load_images(str(place / name)) for name in ("own.npy", "noise.npy"))
+    made_from = record["provenance"]["made_from"]
+    assert (made_from["codes_of"], made_from["images"]) == (known.content_hash, judged.content_hash)
+
+    drawing = with_codes_of(load_model(pair), known)
+    found = range_test(drawing, judged, samples=25, budget=named_budget("default", steps=5))
+    assert made_from["generator"] == drawing.fingerprint
+    direct = found.to_json()
+    assert [row["error"] for row in record["per_image"]] == pytest.approx(
+        [row["error"] for row in direct["per_image"]], rel=1e-5
+    )
+    own = ("calibration_error_median", "unrelated_error")
+    assert [record[key] for key in own] == pytest.approx([direct[key] for key in own], rel=1e-5)
+
+    of_prior = json.loads(called(place, "range", pair, "noise.npy", *budget))
+    assert "codes_of" not in of_prior["provenance"]["made_from"]
+    assert all(of_prior[key] != pytest.approx(record[key], rel=1e-2) for key in own)
+
+
+def test_an_image_that_own_samples_are_drawn_from_cannot_be_judged(place: Path, tmp_path: Path) -> None:
+    """Neither all of them, nor one among others."""
+    mixed = tmp_path / "mixed.npy"
+    np.save(mixed, np.concatenate([np.load(place / "noise.npy"), np.load(place / "own.npy")[3:]]))
+    pair = f"{place / 'tiny'}+{place / 'guessing'}"
+    for judged, name in (("own.npy", "#0 of .*own.npy"), (str(mixed), "#3 of .*mixed.npy")):
+        with pytest.raises(
+            SettingError, match=rf"^{name} is to be judged and is in .*own.npy too. Give others \(--codes-of\).$"
+        ):
+            called(place, "range", pair, judged, "--codes-of", "own.npy")
 
 
 @pytest.mark.parametrize(

@@ -10,10 +10,9 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from latlas.base.errors import CapabilityError, IllPosedError, LatlasError, NonFiniteError
-from latlas.cli.main import app
-from latlas.cli.ordering import By
+from latlas.cli.main import app, run
 from latlas.data.loading import load_images
-from latlas.measurements.ordering import MEASURES, order_variables
+from latlas.measurements.ordering import order_variables
 from latlas.models.architectures.dense import Dense
 from latlas.models.vae import VAE
 
@@ -41,10 +40,6 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> str:
     folder = tmp_path_factory.mktemp("models") / "a"
     made.save_pretrained(folder)
     return str(folder)
-
-
-def test_measures_are_listed_without_importing_them() -> None:
-    assert tuple(By) == MEASURES
 
 
 def test_the_verb_shows_an_example_in_its_help() -> None:
@@ -104,6 +99,24 @@ def test_a_mistake_is_one_line(arguments: list[str], told: str, model: str, blob
     assert isinstance(done.exception, LatlasError)
     assert told in str(done.exception)
     assert "\n" not in str(done.exception)
+
+
+@pytest.mark.parametrize(
+    ("asked", "told"),
+    [
+        ("gian", "latlas: Unknown measure 'gian'. Did you mean 'gain'? Known: gain, jacobian, kl, variance."),
+        ("", "latlas: Unknown measure ''. Known: gain, jacobian, kl, variance."),
+    ],
+)
+def test_a_measure_that_does_not_exist_is_one_line_with_the_nearest_that_does(
+    asked: str, told: str, model: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Asked for before any image is read: the data set does not exist either, and is not what is complained of."""
+    monkeypatch.setattr("sys.argv", ["latlas", "order", model, "nowhere.npy", "--by", asked])
+    with pytest.raises(SystemExit) as ended:
+        run()
+    assert ended.value.code == 2
+    assert capsys.readouterr().err.strip() == told
 
 
 def test_the_top_of_all_variables_is_all_of_them(model: str, blobs: str) -> None:

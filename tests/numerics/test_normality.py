@@ -11,7 +11,7 @@ from scipy.stats import norm, special_ortho_group
 from torch import Tensor
 
 from latlas.base.errors import IllPosedError, NonFiniteError, SettingError
-from latlas.numerics.normality import empty_share, energy_coefficient, standardised
+from latlas.numerics.normality import cloud_shape, empty_share, energy_coefficient, largest_of_normals, standardised
 
 
 def normal(count: int, size: int, seed: int = 0) -> Tensor:
@@ -88,6 +88,25 @@ def test_planted_clouds_that_are_not_normal_stand_out_in_both_numbers(make: obje
     others = [standardised(normal(4000, 3, seed)) for seed in range(10)]
     assert energy_coefficient(points) > 5 * max(energy_coefficient(other) for other in others)
     assert empty_share(points) > 2 * max(empty_share(other) for other in others)
+
+
+def test_the_shape_of_a_cloud_knows_neither_its_place_nor_its_size_and_the_distance_to_the_prior_does() -> None:
+    points = shell(1000, 3)
+    here, there = cloud_shape(points), cloud_shape(0.1 * points + 2.0)
+    assert (there.energy, there.empty) == pytest.approx((here.energy, here.empty), rel=1e-6)
+    assert here.energy_to_prior == energy_coefficient(points)
+    assert there.energy_to_prior > 10 * here.energy_to_prior
+
+
+def test_the_largest_of_twenty_normal_clouds_is_exceeded_by_one_in_twenty_one() -> None:
+    """The 21 clouds are exchangeable: of 42 others 2 on average exceed it, and 15 or more once in 1,000."""
+    largest = largest_of_normals(300, 2)
+    assert largest == largest_of_normals(300, 2)
+    others = [cloud_shape(normal(300, 2, seed)) for seed in range(42)]
+    assert sum(each.energy > largest.energy for each in others) < 15
+    assert sum(each.empty > largest.empty for each in others) < 15
+    assert sum(each.energy_to_prior > largest.energy_to_prior for each in others) < 15
+    assert cloud_shape(shell(300, 2)).energy > 0.01 > largest.energy
 
 
 def test_the_empty_share_is_the_probability_of_the_hole() -> None:

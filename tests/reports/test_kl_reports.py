@@ -14,12 +14,13 @@ import torch
 from PIL import Image
 
 from latlas.base.provenance import Provenance
+from latlas.numerics.normality import CloudShape
 from latlas.reports.kl_curve import kl_curve_report
 from latlas.reports.latent_cloud import latent_cloud_report, turning_page, write_latent_cloud
 from latlas.reports.page import render
 from latlas.reports.trajectories import moving_picture, trajectories_report, trajectory_animation, write_trajectories
 from latlas.studies.kl_curve import study_kl_curve
-from latlas.studies.latent_cloud import ARMS, Cloud, CloudShape, LatentCloudStudy
+from latlas.studies.latent_cloud import ARMS, Cloud, LatentCloudStudy
 from latlas.studies.trajectories import TrajectoryStudy
 from latlas.training.callbacks import HealthRecord, Trajectories
 

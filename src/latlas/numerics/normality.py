@@ -1,16 +1,28 @@
 """How far a cloud of points is from the normal distribution that codes are drawn from."""
 
 import math
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 
 from latlas.base.errors import IllPosedError, SettingError
+from latlas.base.seeds import generator
 from latlas.numerics.moments import Moments
 
 _ROWS = 500  # of the distances held at a time
+_NORMALS = 20  # normal clouds of the same size, to hold the statistics of a cloud against
 _PER_CELL = 10  # points expected in a cell: a normal cloud then leaves e^-10 of the cells empty
+
+
+@dataclass(frozen=True, kw_only=True)
+class CloudShape:
+    """How far a cloud of codes is from the normal distribution: 0 is none."""
+
+    energy: float  # energy coefficient of the standardised cloud: its shape alone
+    empty: float  # share of the normal distribution in cells without a code, standardised
+    energy_to_prior: float  # energy coefficient of the cloud as it lies: its place and size too
 
 
 def standardised(points: Float[Tensor, "n d"]) -> Float64[Tensor, "n d"]:
@@ -37,8 +49,9 @@ def energy_coefficient(points: Float[Tensor, "n d"]) -> float:
     E / (2 E|x - z|) with the energy distance E = 2 E|x - z| - E|x - x'| - E|z - z'| (Szekely and Rizzo 2013, J. Stat. Plan.
     Inference 143), x of the cloud and z normal. It is 0 for no other distribution, does not depend on the axes, and has
     neither a bandwidth nor bins to choose. Only the place brings it to 1: a normal cloud that is infinitely too wide reaches
-    1 - 1/sqrt(2) = 0.29, since its points are as far from each other as from z, but for a factor. The averages over z are exact; that over pairs of points is unbiased, so that the
-    coefficient of a normal cloud is 0 on average, and may be slightly negative.
+    1 - 1/sqrt(2) = 0.29, since its points are as far from each other as from z, but for a factor. The averages over z are
+    exact; that over pairs of points is unbiased, so that the coefficient of a normal cloud is 0 on average, and may be
+    slightly negative.
 
     Args:
         points: at least two.
@@ -87,3 +100,25 @@ def _cells(points: Float[Tensor, "n d"], along: int) -> Int64[Tensor, " n"]:
     places = (torch.special.ndtr(points.double().cpu()) * along).long().clamp(0, along - 1)
     weights = along ** torch.arange(points.shape[1])
     return (places * weights).sum(dim=1)
+
+
+def cloud_shape(codes: Float[Tensor, "n d"]) -> CloudShape:
+    """Return how far a cloud is from normal, in shape, in holes, and as it lies.
+
+    Raises:
+        IllPosedError: too few codes, or some direction in which they do not vary.
+    """
+    whitened = standardised(codes)
+    return CloudShape(
+        energy=energy_coefficient(whitened), empty=empty_share(whitened), energy_to_prior=energy_coefficient(codes)
+    )
+
+
+def largest_of_normals(count: int, variables: int) -> CloudShape:
+    """Return the largest of each measure over 20 normal clouds of that many points: what chance alone gives."""
+    shapes = [cloud_shape(torch.randn(count, variables, generator=generator(0, "normal cloud", n))) for n in range(_NORMALS)]
+    return CloudShape(
+        energy=max(shape.energy for shape in shapes),
+        empty=max(shape.empty for shape in shapes),
+        energy_to_prior=max(shape.energy_to_prior for shape in shapes),
+    )

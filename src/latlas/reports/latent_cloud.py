@@ -140,6 +140,8 @@ def cloud_figure(study: LatentCloudStudy) -> str:
             axes.set_ylim(-extent, extent)
             axes.set_aspect("equal")
             axes.set_title(_title(cloud))
+            axes.set_xlabel("across, seen from the side")
+            axes.set_ylabel("up, seen from the side")
         return as_svg(figure)
 
 

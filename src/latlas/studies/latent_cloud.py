@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 import torch
-from jaxtyping import Float, Float32, Int64
+from jaxtyping import Float32, Int64
 from torch import Tensor
 
 from latlas.base.errors import CapabilityError, IllPosedError, SettingError
@@ -25,7 +25,7 @@ from latlas.measurements.reconstruction import decode_batches, measure_reconstru
 from latlas.models.architectures.dense import Dense
 from latlas.models.protocols import Autoencoder, LatentModel, require_autoencoder
 from latlas.models.vae import VAE
-from latlas.numerics.normality import empty_share, energy_coefficient, standardised
+from latlas.numerics.normality import CloudShape, cloud_shape, largest_of_normals
 from latlas.samplers.densities import fit_gaussian
 from latlas.studies.budgets import Budget, as_budget
 from latlas.studies.features import feature_network
@@ -41,7 +41,6 @@ OBJECTIVES: dict[Arm, Objective] = {
     "no sampling": Objective(balance="fixed", likelihood="bernoulli", latent_term="quadratic", sampling=False),
 }
 SLICES, SIDE = 5, 5  # slices of the latent space, and digits along each side of one: 25 a slice
-_NORMALS = 20  # normal clouds of the same size, to hold the statistics of a cloud against
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,15 +59,6 @@ SIZES: dict[Budget, CloudSizes] = {
     "quick": CloudSizes(test="mnist:test[0:5000]", epochs=3, seeds=2, samples=5000),
     "paper": CloudSizes(),
 }
-
-
-@dataclass(frozen=True, kw_only=True)
-class CloudShape:
-    """How far a cloud of codes is from the normal distribution: 0 is none."""
-
-    energy: float  # energy coefficient of the standardised cloud: its shape alone
-    empty: float  # share of the normal distribution in cells without a code, standardised
-    energy_to_prior: float  # energy coefficient of the cloud as it lies: its place and size too
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -323,7 +313,7 @@ def gather_clouds(
         clouds=list(clouds),
         features=distance_name(features),
         samples=samples,
-        normal=_largest_of_normals(*clouds[0].means.shape),
+        normal=largest_of_normals(*clouds[0].means.shape),
         provenance=provenance,
     )
 
@@ -362,18 +352,6 @@ def check_sizes(test: ImageSet, *, shown: int, samples: int) -> None:
         )
 
 
-def cloud_shape(codes: Float[Tensor, "n d"]) -> CloudShape:
-    """Return how far a cloud is from normal, in shape, in holes, and as it lies.
-
-    Raises:
-        IllPosedError: too few codes, or some direction in which they do not vary.
-    """
-    whitened = standardised(codes)
-    return CloudShape(
-        energy=energy_coefficient(whitened), empty=empty_share(whitened), energy_to_prior=energy_coefficient(codes)
-    )
-
-
 def slice_codes(variables: int) -> Float32[Tensor, "n variables"]:
     """Return codes at the prior's quantiles: slices along the first variable, a square of the next two, the others 0.
 
@@ -391,12 +369,3 @@ def slice_codes(variables: int) -> Float32[Tensor, "n variables"]:
 def _distance(model: Autoencoder, codes: Tensor, features: FeatureNetwork, real: Rows) -> float:
     rows = torch.cat([features_of_batch(features, batch) for batch in decode_batches(model, codes.float())])
     return frechet_distance(rows, real, resamples=0).value
-
-
-def _largest_of_normals(count: int, variables: int) -> CloudShape:
-    shapes = [cloud_shape(torch.randn(count, variables, generator=generator(0, "normal cloud", n))) for n in range(_NORMALS)]
-    return CloudShape(
-        energy=max(shape.energy for shape in shapes),
-        empty=max(shape.empty for shape in shapes),
-        energy_to_prior=max(shape.energy_to_prior for shape in shapes),
-    )

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from latlas.base.artifacts import load_tensors, read_config, save_tensors, write_config, writing
+from latlas.base.artifacts import MISFITS, load_tensors, read_config, save_tensors, write_config, writing
 from latlas.base.cards import FOLDER, Card, write_card
 from latlas.base.errors import ArtifactError, LatlasError
 from latlas.base.hub import Pushable, resolve
@@ -226,7 +226,7 @@ class SupportSet(Pushable):
             )
         except KeyError as failure:
             raise ArtifactError(f"{folder} is not a readable Support Set (no {failure}). Build it again.") from failure
-        except (AttributeError, TypeError, ValueError, LatlasError) as failure:
+        except (*MISFITS, LatlasError) as failure:
             raise ArtifactError(f"{folder} is not a readable Support Set ({failure}). Build it again.") from failure
         counts = {len(part) for part in (loaded.indices, loaded.codes, loaded.sector)}
         if counts != {len(loaded)} or len(loaded.occupancy) != loaded.sectors.count:
