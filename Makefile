@@ -15,7 +15,7 @@ DEV := $(VENV)/.installed-dev
 ZOO := gan-face-generate==1.1.1 random-face==2021.7.21.1
 BENCH := $(VENV)/.installed-bench
 
-.PHONY: help setup tour explore test test-slow test-browser test-ray check format bench bench-full profile bench-tour bench-calibration bench-balance-start bench-renormalisation bench-variance-loss bench-maps bench-map-studies bench-mobile-stylegan bench-pythae bench-range bench-support bench-planted bench-kl bench-sparsity bench-pruning bench-scale docs test-docs docs-outputs zoo clean
+.PHONY: help setup tour explore test test-slow test-browser test-ray check format bench bench-full profile bench-tour bench-calibration bench-balance-start bench-renormalisation bench-variance-loss bench-maps bench-map-studies bench-mobile-stylegan bench-pythae bench-range bench-support bench-planted bench-kl bench-sparsity bench-pruning bench-scale docs test-docs docs-outputs audit licences test-lowest test-newest zoo clean
 .DELETE_ON_ERROR:
 
 help: ## Show the targets
@@ -142,8 +142,29 @@ test-docs: $(DEV) ## Run every code block of the README and the pages, and check
 docs-outputs: $(DEV) ## Run the pages, and write what their commands print below them
 	$(PY) tools/run_pages.py
 
+audit: $(DEV) ## Check the lock: pinned, nothing refused; with a network, known vulnerabilities too
+	$(PY) tools/audit.py --advisories
+
+licences: $(DEV) ## List the licences of what latlas builds on: docs/licences.md
+	$(PY) tools/licences.py
+
+# The oldest versions that pyproject.toml allows, in an environment of their own; the newest are what a run without a lock gets.
+test-lowest: | $(PY) ## Run the tests with the oldest dependencies that latlas says it works with
+	$(PYTHON) -m venv $(VENV)-lowest
+	$(PY) tools/lower_bounds.py > $(VENV)-lowest/constraints.txt
+	$(VENV)-lowest/bin/python -m pip install --quiet --constraint $(VENV)-lowest/constraints.txt --editable '.[avatars,data,features,hub,onnx]' 'pytest>=8' 'hypothesis>=6.100' 'beartype>=0.20'
+	$(VENV)-lowest/bin/python -m pip install --quiet --no-deps $(ZOO)
+	$(VENV)-lowest/bin/python -m pytest -o addopts="--import-mode=importlib" -m "not slow and not ray and not browser" --ignore tests/architecture --ignore tests/docs --ignore tests/app --ignore tests/browser
+
+test-newest: | $(PY) ## Run the tests with the newest dependencies that the package index serves (torch as locked)
+	$(PYTHON) -m venv $(VENV)-newest
+	grep '^torch==' constraints.txt > $(VENV)-newest/constraints.txt
+	$(VENV)-newest/bin/python -m pip install --quiet --constraint $(VENV)-newest/constraints.txt --editable '.[dev]'
+	$(VENV)-newest/bin/python -m pip install --quiet --no-deps $(ZOO)
+	$(VENV)-newest/bin/python -m pytest
+
 zoo: $(DEV) ## Make the models that latlas carries again (those under runs/ are not trained again)
 	$(PY) tools/make_zoo.py
 
 clean: ## Remove the environment
-	rm -rf $(VENV)
+	rm -rf $(VENV) $(VENV)-lowest $(VENV)-newest
