@@ -15,7 +15,7 @@ DEV := $(VENV)/.installed-dev
 ZOO := gan-face-generate==1.1.1 random-face==2021.7.21.1
 BENCH := $(VENV)/.installed-bench
 
-.PHONY: help setup tour explore test test-slow test-browser test-ray check format bench bench-full profile bench-tour bench-calibration bench-balance-start bench-renormalisation bench-variance-loss bench-maps bench-map-studies bench-mobile-stylegan bench-pythae bench-range bench-support bench-planted bench-kl bench-sparsity bench-pruning bench-scale docs test-docs docs-outputs audit licences test-lowest test-newest zoo clean
+.PHONY: help setup tour explore test test-slow test-browser test-ray check format bench bench-full profile bench-tour bench-calibration bench-balance-start bench-renormalisation bench-variance-loss bench-maps bench-map-studies bench-mobile-stylegan bench-pythae bench-range bench-support bench-planted bench-kl bench-sparsity bench-noise-settled bench-pruning bench-scale docs test-docs docs-outputs audit licences test-lowest test-newest zoo clean
 .DELETE_ON_ERROR:
 
 help: ## Show the targets
@@ -124,6 +124,9 @@ bench-kl: $(DEV) ## KL curve, trajectories, clouds with and without sampling: be
 
 bench-sparsity: $(DEV) ## Collapsed variables, noise injection, the variance law: benchmarks/results/sparsity.json
 	$(PY) benchmarks/sparsity.py --budget paper
+
+bench-noise-settled: $(DEV) ## Noise that stays after the collapse: how late the variable comes back: benchmarks/results/noise_settled.json
+	$(PY) benchmarks/noise_settled.py
 
 bench-pruning: $(DEV) ## What pruning costs on the networks of bench-sparsity: benchmarks/results/pruning.json
 	$(PY) benchmarks/pruning.py

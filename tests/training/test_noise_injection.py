@@ -128,6 +128,22 @@ def test_noise_grows_by_the_increment_until_the_gain_is_below_the_kl_and_goes_af
     assert next_phase(told, 0, plan) is None
 
 
+def test_noise_that_is_to_settle_stays_for_so_many_epochs_after_the_collapse() -> None:
+    plan = replace(PLAN, growing=9, held=2, settled=3, removed=1)
+    told = [
+        epoch(0, "start"),
+        epoch(1, "growing", gain=1.0, kl=2.0, deviation=0.5),
+        epoch(2, "held", variance=0.5, deviation=0.5),
+    ]
+    told.append(epoch(3, "held", variance=0.001, deviation=0.5))  # the collapse
+    for _ in range(3):
+        ahead = next_phase(told, 0, plan)
+        assert ahead == ("held", 0.5)
+        told.append(epoch(len(told), "held", variance=0.02, deviation=0.5))  # wherever it wanders meanwhile
+    assert next_phase(told, 0, plan) == ("removed", 0.0)
+    assert plan.epochs == 9 + 2 + 3 + 1
+
+
 def test_noise_that_changes_nothing_ends_all_the_same() -> None:
     told = [epoch(0, "start")]
     while (ahead := next_phase(told, 0, PLAN)) is not None:
@@ -257,7 +273,8 @@ def test_what_cannot_be_made_noisy_is_refused_with_a_word_of_what_to_do(images: 
 
 
 @pytest.mark.parametrize(
-    "settings", [{"increment": 0.0}, {"increment": float("nan")}, {"growing": 0}, {"held": 0}, {"learning_rate": -1.0}]
+    "settings",
+    [{"increment": 0.0}, {"increment": float("nan")}, {"growing": 0}, {"held": 0}, {"settled": -1}, {"learning_rate": -1.0}],
 )
 def test_a_plan_that_makes_no_sense_is_refused(settings: dict[str, float]) -> None:
     with pytest.raises(SettingError):

@@ -37,6 +37,7 @@ class NoisePlan:
     increment: float = 0.1  # of the noise's deviation, after each epoch, in units of the code
     growing: int = 40  # epochs in which it grows, at most: it stops where the gain falls below the KL
     held: int = 10  # epochs in which it stays there, at most: it goes once the variable has collapsed
+    settled: int = 0  # epochs for which it stays after the collapse: the longer, the more the decoder forgets the variable
     removed: int = 20  # epochs without it
     batch_size: int = 128
     learning_rate: float = 1e-3  # of Adam, the same throughout: a rate that falls would slow what is to be watched
@@ -47,13 +48,15 @@ class NoisePlan:
         for what in ("growing", "held", "removed", "batch_size"):
             if getattr(self, what) < 1:
                 raise SettingError(f"A noise plan needs at least 1 for {what}, got {getattr(self, what)}.")
+        if self.settled < 0:
+            raise SettingError(f"The noise stays 0 epochs or more after the collapse, got {self.settled}.")
         if not 0 < self.learning_rate < 10:
             raise SettingError(f"The learning rate must lie between 0 and 10, got {self.learning_rate}.")
 
     @property
     def epochs(self) -> int:
         """Epochs at most."""
-        return self.growing + self.held + self.removed
+        return self.growing + self.held + self.settled + self.removed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -198,7 +201,8 @@ class NoiseTraining(VAETraining):
 def next_phase(epochs: Sequence[NoiseEpoch], variable: int, plan: NoisePlan) -> tuple[Phase, float] | None:
     """Return phase and noise of the epoch after these; None after the last.
 
-    The noise grows until the variable's gain is below its KL, stays until the variable has collapsed, and goes.
+    The noise grows until the variable's gain is below its KL, stays until the variable has collapsed (and `settled` epochs
+    more), and goes.
     """
     last = epochs[-1]
     spent = sum(epoch.phase == last.phase for epoch in epochs)
@@ -209,7 +213,9 @@ def next_phase(epochs: Sequence[NoiseEpoch], variable: int, plan: NoisePlan) -> 
             return "removed", 0.0
         return "growing", (0 if last.phase == "start" else spent) * plan.increment + plan.increment
     if last.phase == "held":
-        over = last.variance_of_means[variable] <= ACTIVE_VARIANCE or spent >= plan.held
+        held = [epoch for epoch in epochs if epoch.phase == "held"]
+        collapse = next((epoch.epoch for epoch in held if epoch.variance_of_means[variable] <= ACTIVE_VARIANCE), None)
+        over = spent >= plan.held if collapse is None else last.epoch - collapse >= plan.settled
         return ("removed", 0.0) if over else ("held", last.deviation)
     return None if spent >= plan.removed else ("removed", 0.0)
 
