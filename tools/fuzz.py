@@ -517,12 +517,13 @@ def _load_spec(data: bytes, folder: Path, load: Callable[[str], object]) -> obje
 
 def _load_data_spec(data: bytes, folder: Path) -> object:
     from latlas.base.errors import DataUnavailableError
-    from latlas.data import loading
+    from latlas.data import hub_sets, loading
 
     def absent(*_: Any, **__: Any) -> Any:
         raise DataUnavailableError("Nothing is fetched or drawn here.")
 
-    loading.load_builtin = loading.load_avatars = absent  # of these the spec is read, and no more
+    # Of these the spec is read, and no more.
+    loading.load_builtin = loading.load_avatars = hub_sets.list_hub = absent
     return _load_spec(data, folder, loading.load_images)
 
 
@@ -644,9 +645,11 @@ def _keep(outcome: Outcome, data: bytes, wrong: str, findings: Path | None) -> N
 def replay(path: Path) -> str | None:
     """Load a kept finding again; return what is wrong with how that went."""
     name = path.name.rpartition("-")[0]
+    target, outcome = TARGETS[name], Outcome(target=name, engine="replay", runs=1)
     with tempfile.TemporaryDirectory() as place:
-        TARGETS[name].seeds(Path(place))
-        return judge(TARGETS[name], path.read_bytes(), Path(place), Outcome(target=name, engine="replay", runs=1))
+        for data in target.seeds(Path(place)):  # the first import takes its time
+            judge(target, data, Path(place), outcome)
+        return judge(target, path.read_bytes(), Path(place), outcome)
 
 
 def guided(name: str, runs: int, seed: int, findings: Path | None) -> Outcome:

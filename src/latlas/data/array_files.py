@@ -1,6 +1,7 @@
 """The images of an `.npy` file, read from disk where they are asked for."""
 
 import hashlib
+import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -82,11 +83,11 @@ def open_array(path: Path) -> ArrayFile | ImageSet:
     Raises:
         MissingPathError, ImageFormatError, NonFiniteError: as `latlas.data.files.load_array`.
     """
-    if path.suffix != ".npy" or not path.is_file():
+    if path.suffix != ".npy" or not os.path.isfile(path):  # noqa: PTH113
         return load_array(path)
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, OSError, EOFError):
+    except Exception:  # a header may claim anything: OverflowError, TypeError
         return load_array(path)  # which says what is wrong
     if not isinstance(array, np.memmap) or not len(array.shape) or not array.shape[0]:
         return load_array(path)

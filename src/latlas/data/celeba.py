@@ -3,6 +3,7 @@
 The pictures are fetched by nobody here: their licence allows research only, and every user accepts it at the source.
 """
 
+import os
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -152,12 +153,12 @@ def list_celeba(spec: str, *, size: int | None = None) -> CelebA:
 def _folder_and_split(text: str) -> tuple[Path, str]:
     if not text:
         raise SettingError("celeba needs the folder that holds it: celeba:FOLDER, celeba:FOLDER:val or celeba:FOLDER:test.")
-    whole = Path(text).expanduser()
+    whole = Path(os.path.expanduser(text))  # noqa: PTH111  # a Path raises for a user that does not exist
     before, colon, split = text.rpartition(":")
-    folder = Path(before).expanduser()
-    if whole.is_dir():
+    folder = Path(os.path.expanduser(before))  # noqa: PTH111
+    if os.path.isdir(whole):  # noqa: PTH112  # a Path raises where no folder could have that name
         return whole, "train"
-    if colon and folder.is_dir():
+    if colon and os.path.isdir(folder):  # noqa: PTH112
         if split not in SPLITS:
             raise unknown_name("split of celeba", split, SPLITS)
         return folder, split

@@ -68,7 +68,11 @@ def picture_shape(data: Buffer) -> tuple[int, int, int]:
     """
     with _warnings_judged(), _opened(data) as picture:
         width, height = picture.size
-        if picture.getexif().get(0x0112, 1) in (5, 6, 7, 8):  # stored lying on its side
+        try:
+            turned = picture.getexif().get(0x0112, 1) in (5, 6, 7, 8)  # stored lying on its side
+        except Exception as failure:  # of a PNG all is read for it
+            raise UnreadableError(_unreadable(failure)) from failure
+        if turned:
             width, height = height, width
         return 1 if picture.mode in _GREY_MODES else 3, height, width
 

@@ -1,5 +1,7 @@
 """Images from a user's own files: a folder of pictures, an `.npy`, an `.npz`."""
 
+import os
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +13,9 @@ from latlas.base.progress import Progress, silent
 from latlas.data.images import ImageSet
 from latlas.data.listings import list_folder
 from latlas.data.picture_files import load_pictures, open_pictures
+
+_MOST_UNPACKED = 1 << 30  # bytes that an .npz of any size may unpack to,
+_MOST_EXPANSION = 100  # and times its own size that a larger one may; zeros alone are deflated to a thousandth
 
 
 def load_folder(
@@ -52,13 +57,16 @@ def load_array(path: Path) -> ImageSet:
         ImageFormatError: not readable without unpickling, or no array of images in it.
         NonFiniteError: NaN or infinity.
     """
-    if not path.is_file():
+    if not os.path.isfile(path):  # noqa: PTH113  # a Path raises where no file could have that name
         raise MissingPathError(f"No file {path}.")
     try:
+        _check_expansion(path)
         loaded = np.load(path, allow_pickle=False)
         arrays = (
             {name: loaded[name] for name in loaded.files} if isinstance(loaded, np.lib.npyio.NpzFile) else {"images": loaded}
         )
+    except ImageFormatError:
+        raise
     except (ValueError, OSError, EOFError, KeyError) as failure:
         # NumPy's own sentences end in the advice to unpickle, which latlas never does.
         if "Object arrays" in str(failure):
@@ -70,6 +78,7 @@ def load_array(path: Path) -> ImageSet:
         raise ImageFormatError(f"{path} is not a readable array file ({failure}).") from failure
     except Exception as failure:  # a damaged zip raises its own kinds
         raise ImageFormatError(f"{path} is damaged ({type(failure).__name__}).") from failure
+    arrays = {name: array for name, array in arrays.items() if isinstance(array, np.ndarray)}  # other members come as bytes
     if "images" not in arrays:
         candidates = [name for name, array in arrays.items() if array.ndim in (3, 4)]
         if len(candidates) != 1:
@@ -86,6 +95,22 @@ def load_array(path: Path) -> ImageSet:
     return ImageSet(
         name=str(path), storage=images, labels=None if labels is None else torch.from_numpy(labels.astype(np.int64))
     )
+
+
+def _check_expansion(path: Path) -> None:
+    """Raise before anything is unpacked if the members of an `.npz` would take more memory than images of its size do.
+
+    Raises:
+        ImageFormatError: they would.
+    """
+    if not zipfile.is_zipfile(path):
+        return
+    with zipfile.ZipFile(path) as archive:
+        size = sum(member.file_size for member in archive.infolist())  # more than this is never unpacked, whatever they hold
+    if size > max(_MOST_UNPACKED, _MOST_EXPANSION * path.stat().st_size):
+        raise ImageFormatError(
+            f"{path} would unpack to {size:,} bytes, more than {_MOST_EXPANSION} times its size: images do not. Save them as .npy."
+        )
 
 
 def as_images(array: np.ndarray, path: Path) -> Tensor:

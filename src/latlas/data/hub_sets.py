@@ -92,8 +92,8 @@ def list_hub(
     except ModuleNotFoundError as absent:
         raise missing_data_extra(absent) from absent
     datasets.config.HF_UPDATE_DOWNLOAD_COUNTS = False
-    folder = Path(name).expanduser()
-    local = folder.is_dir()
+    folder = Path(os.path.expanduser(name))  # noqa: PTH111  # a Path raises for a user that does not exist
+    local = os.path.isdir(folder)  # noqa: PTH112  # a Path raises where no folder could have that name
     if not local and (name.startswith((".", "~", os.sep)) or name.count("/") > 1):
         raise MissingPathError(f"No folder {folder}. A data set on the Hub is named hub:OWNER/NAME.")
     try:

@@ -20,6 +20,7 @@ from latlas.base.progress import Progress, silent
 from latlas.data.decoding import Buffer
 
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
+MOST_BYTES = 512 * 2**20  # of a picture's file
 _SAMPLED = 16  # pictures whose bytes enter a listing's hash
 _TOLD_EVERY = 10_000  # names between two words of progress
 
@@ -78,6 +79,12 @@ def listing_hash(listing: Listing, part: range, *extra: object) -> str:
         except (OSError, ValueError):
             digest.update(b"unreadable")
     return digest.hexdigest()
+
+
+def check_size(size: int) -> None:
+    """Raise a ValueError for more bytes than any picture of Pillow's limit of pixels takes, uncompressed and with 4 channels."""
+    if size > MOST_BYTES:
+        raise ValueError(f"it has {size:,} bytes, and pictures at most {MOST_BYTES:,}")
 
 
 def is_picture(name: str) -> bool:
@@ -153,6 +160,7 @@ class FolderListing:
     def read(self, index: int) -> bytes:
         """Return the content of the file."""
         with open(self.place_of(index), "rb", buffering=0) as file:  # noqa: PTH123
+            check_size(os.fstat(file.fileno()).st_size)
             return file.read()
 
     def identity(self) -> Iterator[bytes]:
@@ -175,7 +183,7 @@ def list_folder(folder: Path, *, progress: Progress = silent) -> FolderListing:
         MissingPathError: no such folder, or one that may not be read.
         ImageFormatError: no picture in it.
     """
-    if not folder.is_dir():
+    if not os.path.isdir(folder):  # noqa: PTH112  # a Path raises where no folder could have that name
         raise MissingPathError(f"No folder {folder}.")
     names = PackedNames(_told(_walk(str(folder), ""), f"listing {folder.name}", progress))
     if not len(names):

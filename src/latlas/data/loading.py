@@ -18,7 +18,7 @@ from latlas.data.picture_files import PictureFiles, load_pictures, open_pictures
 from latlas.data.shard_paths import shard_paths
 from latlas.data.specs import agreed_size, parse_query, whole_number
 
-_SLICE = re.compile(r"^(?P<rest>.+?)\[(?P<start>(-?\d+)?):(?P<stop>(-?\d+)?)\]$")
+_SLICE = re.compile(r"^(?P<rest>.+?)\[(?P<start>(-?\d{1,4000})?):(?P<stop>(-?\d{1,4000})?)\]$")
 _Slice = tuple[int | None, int | None]
 _FILES_SETTINGS = ("size", "channels")  # of every spec that names files of pictures
 _COLUMN_SETTINGS = (*_FILES_SETTINGS, "image", "label")  # of those with columns
@@ -128,7 +128,7 @@ def _open_files(
 ) -> PictureFiles | None:
     """Return the pictures in files that a spec names; None: it names something else."""
     # A path with a question mark in it is meant as it stands.
-    base, settings = (text, {}) if Path(text).exists() or "?" not in text else _query_of_files(text)
+    base, settings = (text, {}) if "?" not in text or os.path.exists(text) else _query_of_files(text)  # noqa: PTH110
     listing = _listing(base, settings, progress)
     if listing is None:
         return None
@@ -140,13 +140,13 @@ def _open_files(
 
 def _query_of_files(text: str) -> tuple[str, dict[str, str]]:
     base = text.partition("?")[0]
-    names_files = Path(base).is_dir() or base.startswith("hub:") or base.endswith((".tar", ".parquet"))
+    names_files = base.startswith("hub:") or base.endswith((".tar", ".parquet")) or os.path.isdir(base)  # noqa: PTH112
     return parse_query(text) if names_files else (text, {})
 
 
 def _listing(base: str, settings: dict[str, str], progress: Progress) -> Listing | None:
     path = Path(base)
-    if path.is_dir():
+    if os.path.isdir(base):  # noqa: PTH112  # a Path raises where no folder could have that name
         _check_settings(base, settings, _FILES_SETTINGS)
         return list_folder(path, progress=progress)
     if base.endswith(".tar"):
@@ -175,7 +175,7 @@ def _hub_name(text: str) -> tuple[str, str | None]:
     if not text:
         raise SettingError("hub needs the name of a data set: hub:OWNER/NAME, hub:OWNER/NAME:SPLIT or hub:FOLDER.")
     name, colon, split = text.rpartition(":")
-    return (name, split) if colon and split and os.sep not in split and not Path(text).is_dir() else (text, None)
+    return (name, split) if colon and split and os.sep not in split and not os.path.isdir(text) else (text, None)  # noqa: PTH112
 
 
 def _check_settings(base: str, settings: dict[str, str], known: tuple[str, ...]) -> None:
@@ -197,7 +197,7 @@ def _draw(text: str, slices: list[_Slice], size: int | None, progress: Progress)
 
 
 def _built_in(spec: str, progress: Progress) -> ImageSet:
-    if Path(spec).is_file():
+    if os.path.isfile(spec):  # noqa: PTH113
         raise SettingError(f"{spec} is a file; images come from a folder of pictures, a .tar, a .parquet, an .npy or an .npz.")
     name, _, split = spec.partition(":")
     if name in BUILTIN_SETS:

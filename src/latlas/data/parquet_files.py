@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from latlas.base.errors import ImageFormatError, MissingExtraError, SettingError, unknown_name
 from latlas.base.progress import Progress, silent, track
 from latlas.data.decoding import Buffer
+from latlas.data.listings import check_size
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -60,7 +61,7 @@ class ParquetListing:
         group = int(np.searchsorted(self.firsts, index, side="right")) - 1
         file, number = self.groups[group]
         cells = _cells(self.files[int(file)], int(number), self.column, os.getpid())
-        return picture_bytes(cells, index - int(self.firsts[group]))
+        return picture_bytes(cells, index - int(self.firsts[group]), Path(self.files[int(file)]).parent)
 
     def identity(self) -> Iterator[bytes]:
         """Yield the names and sizes of the files, and how their rows are grouped."""
@@ -82,7 +83,7 @@ def list_parquet(
         pattern: how the user named the files.
         paths: the files, in order.
         image: the column of pictures; None: the only one that can be, or the only one with a usual name.
-        label: the column of class numbers; None: `label`, `labels` or `cls`, where there is one of whole numbers.
+        label: the column of class numbers; None: `label`, `labels` or `cls`, where every file has one of whole numbers.
         progress: told after each file.
 
     Raises:
@@ -118,7 +119,10 @@ def list_parquet(
                         groups.append((number, group))
                         rows += file.metadata.row_group(group).num_rows
                 if label_column is not None:
-                    labels.append(class_numbers(file.read(columns=[label_column]).column(0)))
+                    there = label_column in schema.names and _holds_numbers(schema, label_column)
+                    if label is not None and not there:
+                        raise ImageFormatError(f"{path} has no column {label!r} of whole numbers, and {paths[0]} has.")
+                    labels.append(class_numbers(file.read(columns=[label_column]).column(0)) if there else None)
         except (pa.ArrowException, OSError, KeyError) as failure:
             raise ImageFormatError(f"{path} cannot be read as a Parquet file ({' '.join(str(failure).split())}).") from failure
     if not rows or column is None:
@@ -180,10 +184,10 @@ def labels_column(schema: "pa.Schema", asked: str | None, place: str) -> str | N
     if asked is not None:
         if asked not in schema.names:
             raise unknown_name(f"column of {place}", asked, schema.names)
-        if not pa.types.is_integer(schema.field(asked).type):
+        if not _holds_numbers(schema, asked):
             raise ImageFormatError(f"{place}: column {asked!r} holds {schema.field(asked).type}, and labels are whole numbers.")
         return asked
-    return next((name for name in _USUAL_LABELS if name in schema.names and pa.types.is_integer(schema.field(name).type)), None)
+    return next((name for name in _USUAL_LABELS if name in schema.names and _holds_numbers(schema, name)), None)
 
 
 def class_numbers(column: "pa.ChunkedArray") -> NDArray[np.int64] | None:
@@ -195,8 +199,13 @@ def class_numbers(column: "pa.ChunkedArray") -> NDArray[np.int64] | None:
     return np.asarray(column.cast(pa.int64()).to_numpy(), dtype=np.int64)
 
 
-def picture_bytes(cells: "pa.Array", row: int) -> Buffer:
+def picture_bytes(cells: "pa.Array", row: int, within: Path | None = None) -> Buffer:
     """Return the bytes of one cell, or of the file that it names.
+
+    Args:
+        cells: a column of pictures.
+        row: which.
+        within: the folder that files are named in and must lie in, of a table that anybody may have made; None: anywhere.
 
     Raises:
         ValueError, OSError: there are none.
@@ -208,10 +217,19 @@ def picture_bytes(cells: "pa.Array", row: int) -> Buffer:
         path = cell["path"].as_py() if cells.type.get_field_index("path") >= 0 else None
         cell = cell["bytes"]
         if not cell.is_valid and path:
-            return Path(path).read_bytes()
+            return _bytes_of(path, within)
     if not cell.is_valid:
         raise ValueError("the cell is empty")
     return memoryview(cell.as_buffer()).cast("B")  # Arrow's own are of signed bytes, equal to no bytes
+
+
+def _bytes_of(name: str, within: Path | None) -> bytes:
+    place = Path(name) if within is None else within / name
+    # Whoever made the table would choose which file of this machine is taken for a picture.
+    if within is not None and not place.resolve().is_relative_to(within.resolve()):
+        raise ValueError(f"the cell names a file outside of the table's folder, {name[:100]!r}")
+    check_size(place.stat().st_size)
+    return place.read_bytes()
 
 
 def missing_data_extra(absent: ModuleNotFoundError) -> MissingExtraError:
@@ -229,6 +247,12 @@ def _holds_pictures(kind: "pa.DataType") -> bool:
         place = kind.get_field_index("bytes")
         return place >= 0 and _holds_pictures(kind.field(place).type)
     return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
+
+
+def _holds_numbers(schema: "pa.Schema", name: str) -> bool:
+    import pyarrow as pa
+
+    return bool(pa.types.is_integer(schema.field(name).type))
 
 
 @lru_cache(maxsize=2)

@@ -1,13 +1,15 @@
 """The files that a spec names when it names several: `x-{000..009}.tar`, `x-{a,b}.tar`, `x-*.tar`."""
 
 import glob
+import os
 import re
 from pathlib import Path
 
 from latlas.base.errors import MissingPathError, SettingError
 
 _BRACES = re.compile(r"\{([^{}]*)\}")
-_RANGE = re.compile(r"(\d+)\.\.(\d+)")
+_RANGE = re.compile(r"(\d{1,18})\.\.(\d{1,18})")
+_MOST_BRACES = 20
 _MOST = 1_000_000
 
 
@@ -20,6 +22,8 @@ def expand_braces(pattern: str) -> list[str]:
     >>> expand_braces("x-{08..10}.tar"), expand_braces("{a,b}.tar")
     (['x-08.tar', 'x-09.tar', 'x-10.tar'], ['a.tar', 'b.tar'])
     """
+    if pattern.count("{") > _MOST_BRACES:
+        raise SettingError(f"A pattern may have {_MOST_BRACES} pairs of braces, got {pattern.count('{')}.")
     match = _BRACES.search(pattern)
     if match is None:
         return [pattern]
@@ -48,9 +52,9 @@ def shard_paths(pattern: str) -> list[Path]:
         SettingError: as `expand_braces`, or a file that is named twice.
     """
     paths: list[Path] = []
-    for name in [pattern] if Path(pattern).is_file() else expand_braces(pattern):
-        path = Path(name).expanduser()
-        if path.is_file():
+    for name in [pattern] if os.path.isfile(pattern) else expand_braces(pattern):  # noqa: PTH113  # a Path raises where no file could have that name
+        path = Path(os.path.expanduser(name))  # noqa: PTH111  # likewise for a user that does not exist
+        if os.path.isfile(path):  # noqa: PTH113
             paths.append(path)
             continue
         found = [Path(text) for text in sorted(glob.glob(str(path))) if Path(text).is_file()]  # noqa: PTH207 - the pattern may be absolute

@@ -17,9 +17,11 @@ from numpy.typing import NDArray
 
 from latlas.base.errors import ImageFormatError
 from latlas.base.progress import Progress, silent, track
-from latlas.data.listings import EXTENSIONS, PackedNames
+from latlas.data.listings import EXTENSIONS, PackedNames, check_size
 
 _OPEN_SHARDS = 4  # at once, in one process
+_LARGEST_CLASS = 2**63 - 1
+_READ_AT_ONCE = 2**20  # bytes
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -53,6 +55,7 @@ class TarListing:
     def read(self, index: int) -> bytes:
         """Return the bytes of a picture."""
         size = int(self.sizes[index])
+        check_size(size)
         file = _shard_file(self._shard(index), os.getpid())
         file.seek(int(self.offsets[index]))
         data = file.read(size)
@@ -129,14 +132,32 @@ def _members(path: Path) -> Iterator[tuple[tarfile.TarInfo, bytes | None]]:
             for member in shard:
                 if not member.isreg():
                     continue
-                if member.offset_data + member.size > length:
+                if member.size < 0 or member.offset_data + member.size > length:
                     raise tarfile.ReadError(f"it ends within {member.name}")
                 opened = shard.extractfile(member) if _split(member.name)[1] == "cls" else None
                 yield member, None if opened is None else opened.read(64)
                 shard.members = []  # type: ignore[attr-defined]  # else it keeps some 1.5 kB for each
+            _check_end(path, shard.offset)
     except (tarfile.TarError, OSError, EOFError) as failure:
         compressed = " Unpack compressed ones first: pictures are read from their places." if _is_compressed(path) else ""
         raise ImageFormatError(f"{path} cannot be read as a tar file ({failure}).{compressed}") from failure
+
+
+def _check_end(path: Path, offset: int) -> None:
+    """Raise unless a tar ends where its last member does: tarfile takes a damaged header, or a missing one, for the end.
+
+    Raises:
+        ReadError: what stands there is not the empty blocks that end every tar, and nothing but those.
+    """
+    with path.open("rb") as file:
+        file.seek(offset)
+        if len(block := file.read(tarfile.BLOCKSIZE)) < tarfile.BLOCKSIZE:
+            raise tarfile.ReadError(f"it ends after {offset + len(block):,} bytes without a tar's end: cut off, or not yet whole")
+        if any(block):
+            raise tarfile.ReadError(f"the header at byte {offset:,} is damaged")
+        while rest := file.read(_READ_AT_ONCE):
+            if rest.count(0) < len(rest):
+                raise tarfile.ReadError("something stands behind its end, such as a second tar: unpack and pack it anew")
 
 
 def _split(name: str) -> tuple[str, str]:
@@ -152,9 +173,12 @@ def _split(name: str) -> tuple[str, str]:
 
 def _class_number(content: bytes, place: str) -> int:
     try:
-        return int(content)
+        number = int(content)
     except ValueError:
-        raise ImageFormatError(f"{place} must hold a whole class number, got {content[:20]!r}.") from None
+        number = None
+    if number is None or abs(number) > _LARGEST_CLASS:
+        raise ImageFormatError(f"{place} must hold a whole class number, got {content[:20]!r}.")
+    return number
 
 
 def _is_compressed(path: Path) -> bool:
