@@ -84,7 +84,7 @@ def test_panels_of_columns_leave_nothing_out(width: int) -> None:
     assert found.scatter().equal(found.scatter().T)
 
 
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.int64])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.int64, torch.bool])
 def test_rows_of_any_type_are_taken_as_they_are(dtype: torch.dtype) -> None:
     rows = (10 * randn(50, 4)).to(dtype)
     found, wanted = Accumulator(4), Accumulator(4)

@@ -1,8 +1,9 @@
-"""The Fréchet distance: SciPy's matrix square root, torchmetrics' FID on the same features, and the laws of a distance."""
+"""The Fréchet distance: 50 digits, SciPy's root of a matrix, torchmetrics' FID on the same features, a distance's laws."""
 
 import math
 from functools import reduce
 
+import mpmath
 import numpy as np
 import pytest
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 from torchmetrics.image.fid import FrechetInceptionDistance
 
 from latlas.base.errors import CodeShapeError, IllPosedError, NonFiniteError
+from latlas.numerics import frechet as module
 from latlas.numerics.frechet import FrechetDistance, frechet_distance_of, frechet_distance_with_error
 from latlas.numerics.moments import Moments
 
@@ -52,6 +54,102 @@ def test_it_is_scipys_of_deficient_rank(d: int, rank_a: int, rank_b: int, genera
 def test_it_is_scipys_of_fewer_rows_than_variables(n: int, generator: torch.Generator) -> None:
     a, b = cloud(n, 64, generator), cloud(n + 5, 64, generator)
     assert distance(a, b).value == pytest.approx(by_scipy(a, b), rel=1e-6)
+
+
+# Spectra over as many orders of magnitude, and the distance of the clouds in digits no rounding reaches
+
+
+def turned(spectrum: Tensor, generator: torch.Generator) -> Tensor:
+    """A covariance of this spectrum, exactly symmetric."""
+    basis = orthogonal(len(spectrum), generator)
+    covariance = (basis * spectrum) @ basis.T
+    return (covariance + covariance.T) / 2
+
+
+def orthogonal(size: int, generator: torch.Generator) -> Tensor:
+    return torch.linalg.qr(torch.randn(size, size, generator=generator, dtype=torch.float64)).Q
+
+
+def falling(size: int, orders: float) -> Tensor:
+    return torch.logspace(0, -orders, size, dtype=torch.float64)
+
+
+def moments_with(covariance: Tensor) -> Moments:
+    """Moments of this covariance: one row more than a power of two, so that it is not rounded."""
+    return Moments(1025, torch.zeros(len(covariance), dtype=torch.float64), covariance * 1024)
+
+
+def in_fifty_digits(a: Tensor, b: Tensor) -> float:
+    with mpmath.workdps(50):
+        first, second = mpmath.matrix(a.tolist()), mpmath.matrix(b.tolist())
+        values, vectors = mpmath.eigsy(first)
+        root = vectors * mpmath.diag([mpmath.sqrt(value) for value in values])
+        squared = mpmath.eigsy(root.T * second * root, eigvals_only=True)
+        trace = sum(first[index, index] + second[index, index] for index in range(len(a)))
+        return float(trace - 2 * sum(mpmath.sqrt(value) for value in squared))
+
+
+@pytest.mark.parametrize("orders", [0.5, 6, 12])
+@pytest.mark.parametrize("kind", ["turned apart", "nearly equal", "widest variable last", "opposite"])
+def test_it_is_that_of_fifty_digits(orders: float, kind: str, generator: torch.Generator) -> None:
+    spectrum = falling(16, orders)
+    a = torch.diag(spectrum.flip(0)) if kind == "widest variable last" else turned(spectrum, generator)
+    if kind in ("turned apart", "opposite"):
+        b = turned(spectrum, generator) if kind == "turned apart" else torch.linalg.inv(a) * float(spectrum[-1])
+    else:
+        jitter = orthogonal(16, generator) * (1 + 0.1 * torch.rand(16, generator=generator, dtype=torch.float64))
+        scale = torch.linalg.cholesky(a)
+        b = scale @ (jitter @ jitter.T) @ scale.T
+    b = (b + b.T) / 2
+    found = frechet_distance_of(moments_with(a), moments_with(b))
+    assert found.covariance_term == pytest.approx(in_fifty_digits(a, b), rel=1e-8)
+
+
+@pytest.mark.parametrize("orders", [0.5, 3, 12])
+def test_of_many_variables_it_is_that_of_the_singular_values(orders: float, generator: torch.Generator) -> None:
+    """NumPy's, of the product of its own Cholesky roots, rounded 1e-16 of the largest."""
+    a, b = (turned(falling(300, orders), generator) for _ in range(2))
+    product = np.linalg.cholesky(a.numpy()).T @ np.linalg.cholesky(b.numpy())
+    wanted = float(a.trace() + b.trace()) - 2 * float(np.linalg.norm(product, "nuc"))
+    assert frechet_distance_of(moments_with(a), moments_with(b)).covariance_term == pytest.approx(wanted, rel=1e-8)
+
+
+@pytest.mark.parametrize("orders", [0.5, 12, math.inf])
+@pytest.mark.parametrize("size", [16, 300])
+def test_equal_covariances_are_at_no_distance(orders: float, size: int, generator: torch.Generator) -> None:
+    spectrum = falling(size, orders) if orders < math.inf else (torch.arange(size) < size // 2).double()
+    a = turned(spectrum, generator)
+    assert 0 <= frechet_distance_of(moments_with(a), moments_with(a.clone())).value < 1e-12 * float(a.trace())
+
+
+@pytest.mark.parametrize("orders", [1, 4, 8, 12])
+@pytest.mark.parametrize("share", [1e-6, 1e-2, 0.5])
+@pytest.mark.parametrize("shape", [(150, 150), (150, 100), (100, 150)])
+def test_singular_values_are_summed_to_a_billionth_of_what_they_leave(
+    orders: float, share: float, shape: tuple[int, int], generator: torch.Generator
+) -> None:
+    """Planted, and not graded as those of a product of factors are: squares lose what is below 1e-8 of the largest."""
+    values = falling(min(shape), orders)
+    rank = len(values)
+    matrix = orthogonal(shape[0], generator)[:, :rank] * values @ orthogonal(shape[1], generator)[:, :rank].T
+    total = 2 * float(values.sum()) / (1 - share)
+    left = total - 2 * module._summed_singular_values(matrix, total)
+    assert left == pytest.approx(total * share, rel=2e-9, abs=1e-14 * total)
+
+
+def test_constant_and_repeated_variables_are_left_out(generator: torch.Generator) -> None:
+    a, b = cloud(100, 8, generator), cloud(120, 8, generator, mean=0.1)
+    wider_a, wider_b = (torch.cat([torch.ones(len(x), 1).double(), x, x[:, :3]], dim=1) for x in (a, b))
+    # Repeating a variable stretches its axis by sqrt(2).
+    stretch = torch.tensor([2.0] * 3 + [1.0] * 5, dtype=torch.float64).sqrt()
+    assert distance(wider_a, wider_b).value == pytest.approx(distance(a * stretch, b * stretch).value, rel=1e-7)
+
+
+@pytest.mark.parametrize("scale", [1e-100, 1e-80, 1e70, 1e90])
+def test_no_scale_is_too_small_or_too_large(scale: float, generator: torch.Generator) -> None:
+    """Squared covariances of the least and the largest are no longer numbers of full length."""
+    a, b = cloud(100, 8, generator), cloud(120, 8, generator, mean=0.1)
+    assert distance(a * scale, b * scale).value / scale**2 == pytest.approx(distance(a, b).value, rel=1e-9)
 
 
 class Flat(nn.Module):

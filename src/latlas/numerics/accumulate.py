@@ -1,6 +1,6 @@
 """Joint moments of rows as they come, in one pass and in memory that does not grow with their number.
 
-Rows are copied as float64 into a buffer that is used again, shifted by the mean known so far, and only the upper
+Rows are put as float64 into a buffer that is used again, shifted by the mean known so far, and only the upper
 triangle of their products is taken: what the moments cost is what these products cost.
 """
 
@@ -12,8 +12,8 @@ from torch import Tensor
 
 from latlas.base.errors import CodeShapeError, NonFiniteError
 
-# A buffer of 4 MB stays in a core's cache between filling and multiplying; above 8,192 rows nothing more is gained.
-_BUFFER = 1 << 19
+# A buffer of 2 MB stays in a core's cache between filling and multiplying; above 8,192 rows nothing more is gained.
+_BUFFER = 1 << 18
 _LEAST_ROWS, _MOST_ROWS = 256, 8192
 # Columns a product: 64 are multiplied as fast as more, and of narrow panels less lies below the diagonal.
 _PANEL = 64
@@ -68,26 +68,31 @@ class Accumulator:
     def _add_block(self, parts: Sequence[Tensor]) -> None:
         count = parts[0].shape[0]
         block = self._buffer[:count]
-        for columns, part in zip(torch.split(block, list(self._widths), dim=1), parts, strict=True):
-            columns.copy_(part)
-        shift = self.mean if self.count else block[0].clone()
-        block -= shift
+        shift = self.mean if self.count else torch.cat([part[0].double() for part in parts])
+        widths = list(self._widths)
+        for columns, part, its_shift in zip(torch.split(block, widths, dim=1), parts, torch.split(shift, widths), strict=True):
+            if part.dtype == torch.float64:
+                torch.sub(part, its_shift, out=columns)
+            else:  # a conversion and a subtraction in the cache are quicker than one of mixed types
+                columns.copy_(part).sub_(its_shift)
         own = _mean(block)  # of these rows, counted from the shift
         if not bool(own.isfinite().all()):
             raise self._non_finite(parts)
-        left = own
+        total = self.count + count
         if self.count < count:
             # The mean so far says little of these rows: theirs is taken out before squaring. Later, what their own mean adds
             # to the squares is at most what all rows hold already: one bit.
             block -= own
             left = _mean(block)
             own = own + left
+            self._upper.addr_(left, left, alpha=-count)
+            self._upper.addr_(own, own, alpha=self.count * (count / total))
+        else:
+            # The squares hold count * own own' too much; of that, self.count / total belongs there.
+            self._upper.addr_(own, own, alpha=-count * (count / total))
         for first in range(0, block.shape[1], _PANEL):
             panel = slice(first, first + _PANEL)
             self._upper[panel, first:].addmm_(block[:, panel].T, block[:, first:])
-        total = self.count + count
-        self._upper.addr_(left, left, alpha=-count)
-        self._upper.addr_(own, own, alpha=self.count * (count / total))
         self.mean = shift + own * (count / total)
         self.count = total
 
