@@ -15,7 +15,7 @@ DEV := $(VENV)/.installed-dev
 ZOO := gan-face-generate==1.1.1 random-face==2021.7.21.1
 BENCH := $(VENV)/.installed-bench
 
-.PHONY: help setup tour explore test test-slow test-browser test-ray check format bench bench-full profile bench-tour bench-calibration bench-balance-start bench-renormalisation bench-variance-loss bench-maps bench-map-studies bench-mobile-stylegan bench-pythae bench-range bench-support bench-planted bench-kl bench-sparsity bench-noise-settled bench-pruning bench-scale docs test-docs docs-outputs audit fuzz licences test-lowest test-newest zoo clean
+.PHONY: help setup tour explore test test-slow test-browser test-ray check format bench bench-full profile bench-tour bench-calibration bench-balance-start bench-renormalisation bench-variance-loss bench-maps bench-map-studies bench-mobile-stylegan bench-pythae bench-range bench-support bench-planted bench-kl bench-sparsity bench-noise-settled bench-pruning bench-scale docs test-docs docs-outputs audit fuzz torture licences test-lowest test-newest zoo clean
 .DELETE_ON_ERROR:
 
 help: ## Show the targets
@@ -165,6 +165,9 @@ test-newest: | $(PY) ## Run the tests with the newest dependencies that the pack
 	$(VENV)-newest/bin/python -m pip install --quiet --constraint $(VENV)-newest/constraints.txt --editable '.[dev]'
 	$(VENV)-newest/bin/python -m pip install --quiet --no-deps $(ZOO)
 	$(VENV)-newest/bin/python -m pytest
+
+torture: $(DEV) ## Kills, full disks, two writers, changed bytes: benchmarks/results/torture.json
+	$(PY) benchmarks/torture.py
 
 fuzz: $(DEV) ## Fuzz every loader, guided by coverage; what is found is kept under tests/hostile/findings
 	$(PY) -m pip install --quiet 'atheris>=3.0'

@@ -13,13 +13,12 @@ import json
 import os
 import shlex
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 RESULTS = Path(__file__).parent / "results" / "bench.json"
-GROUPS = ("training", "numerics", "encoding", "verbs", "inversion")
+GROUPS = ("training", "numerics", "encoding", "memory", "verbs", "inversion")
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
@@ -50,14 +49,15 @@ def main() -> int:
 
 
 def _measure(group: str, asked: argparse.Namespace) -> dict[str, Any]:
-    from racing import machine
+    from racing import machine, spent_on
 
-    started = time.perf_counter()
-    rows = _runners()[group](asked)
+    rows: list[dict[str, Any]] = []
+    spent = spent_on(lambda: rows.extend(_runners()[group](asked)))
     return {
         "command": shlex.join(["python", "benchmarks/bench.py", *sys.argv[1:]]),
         "full": asked.full,
-        "minutes": round((time.perf_counter() - started) / 60, 1),
+        "minutes": round(spent.wall / 60, 1),
+        "processor_minutes": round(spent.processor / 60, 1),
         "machine": machine(asked.threads),
         "rows": rows,
     }
@@ -73,6 +73,7 @@ def _runners() -> dict[str, Callable[[argparse.Namespace], list[dict[str, Any]]]
         "training": lambda asked: bench_training.rows(full=asked.full),
         "numerics": lambda asked: bench_numerics.rows(full=asked.full, latentis=asked.latentis_python),
         "encoding": lambda asked: bench_encoding.rows(full=asked.full),
+        "memory": lambda asked: bench_encoding.memory_rows(),  # noqa: ARG005
         "verbs": lambda asked: bench_verbs.rows(full=asked.full),
         "inversion": lambda asked: [inversion_row()],  # noqa: ARG005
     }
@@ -134,10 +135,11 @@ def machine_markdown(record: dict[str, Any]) -> str:
                     str(on["threads"]),
                     str(on["load"]),
                     f"{found['minutes']}",
+                    f"{found.get('processor_minutes', '')}",
                     f"torch {on['versions']['torch']}",
                 ]
             )
-    return table(["rows of", "run", "processor", "threads", "load at the end", "minutes", "versions"], rows)
+    return table(["rows of", "run", "processor", "threads", "load at the end", "minutes", "of the processor", "versions"], rows)
 
 
 def verdict(row: dict[str, Any]) -> str:

@@ -105,7 +105,6 @@ def of_network(name: str, train: ImageSet, test: ImageSet, *, epochs: int, round
             "training",
             f"{name}: test error of ours by default over pythae's",
             [errors["ours, default settings"] / errors["pythae"]],
-            most=1.0,
         )
     )
     return found

@@ -12,11 +12,16 @@ from unittest import mock
 
 from racing import Row, failed_row, race, ratio_row, spent_on, value_row
 
+from latlas.data.loading import load_images
+
 ROOT = Path(__file__).parents[1]
 WORK = ROOT / "runs"
 _GROWTH, _IMPORT = 11.0, 1.5
-_FEW, _DESCENTS = 1_000, 20  # images, of verbs that look at each, and of those that descend for each
+# Images, of verbs that look at each once, at each often, that descend for each; so many that the images cost more than the start.
+_GLANCED, _FEW, _DESCENTS = 5_000, 1_000, 100
 _DESCENT = ("--steps", "20", "--start", "mean")
+_ONE, _TWO, _THREE = "zoo:digits-dense", "zoo:digits-dense-1", "zoo:digits-conv"  # the zoo's: small, and trained to the end
+_DRAWING = ("zoo:avatars-vae-32", "zoo:avatars-split")
 
 
 def rows(*, full: bool) -> list[Row]:
@@ -51,10 +56,8 @@ def growth_rows(*, rounds: int) -> list[Row]:
     WORK.mkdir(exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix="bench-", dir=WORK))
     try:
-        for number in range(3):
-            train = ("train", "dense", "mnist:train[0:6000]", "--epochs", 8, "--learning-rate", 3e-3)
-            _latlas(*train, "--seed", number, "--out", folder / f"m{number}")
-        _latlas("support", folder / "m0", "mnist:train[0:6000]", "--variables", 3, "--out", folder / "landmarks")
+        load_images(drawn(10))  # drawn once and kept, whoever asks
+        _latlas("support", _ONE, "mnist:train[0:6000]", "--variables", 3, "--out", folder / "landmarks")
         return [_growth(verb, command, folder, rounds) for verb, command in _commands(folder).items()]
     finally:
         shutil.rmtree(folder, ignore_errors=True)
@@ -65,34 +68,36 @@ def _commands(folder: Path) -> dict[str, Callable[[int], list[object]]]:
 
     kl-curve, trajectories, coverage-3d and sparsity make their own images and models; tour and all are chains of the others.
     """
-    one, two, three = (folder / f"m{number}" for number in range(3))
 
-    def some(times: int, split: str = "train") -> str:
-        return f"mnist:{split}[0:{_FEW * times}]"
+    def digits(count: int, split: str = "train") -> str:
+        return f"mnist:{split}[0:{count}]"
 
-    def descended(times: int, split: str = "test") -> str:
-        return f"mnist:{split}[0:{_DESCENTS * times}]"
+    def controlled(count: int) -> list[object]:
+        return [*("--control", digits(count, "test"), "--controls", count, "--samples", count), *_DESCENT]
 
     return {
-        "train": lambda n: ["train", "dense", some(n), "--epochs", "1"],
-        "encode": lambda n: ["encode", one, some(n)],
-        "diagnose": lambda n: ["diagnose", one, some(n)],
-        "prune": lambda n: ["prune", one, some(n), "--keep", 8],
-        "calibrate": lambda n: ["calibrate", one, some(n), "--heldout", some(n, "test")],
-        "map": lambda n: ["map", one, two, some(n)],
-        "order": lambda n: ["order", one, some(n)],
-        "support": lambda n: ["support", one, some(n), "--variables", "3"],
-        "cover": lambda n: [
-            *("cover", one, folder / "landmarks", "--control", descended(n), "--samples", _DESCENTS * n),
-            *("--controls", _DESCENTS * n, *_DESCENT),
-        ],
-        "invert": lambda n: ["invert", one, descended(n), *_DESCENT],
-        "range": lambda n: ["range", one, descended(n), "--samples", _DESCENTS * n, *_DESCENT],
-        "study little-data": lambda n: ["study", "little-data", one, two, some(n)],
-        "study variance-loss": lambda n: ["study", "variance-loss", one, two, three, some(n)],
-        "study variance-law": lambda n: ["study", "variance-law", one, some(n)],
-        "study noise-injection": lambda n: ["study", "noise-injection", one, some(n), "--budget", "quick"],
+        "train": lambda n: ["train", "dense", digits(_GLANCED * n), "--epochs", 1],
+        "encode": lambda n: ["encode", _ONE, digits(_GLANCED * n)],
+        "diagnose": lambda n: ["diagnose", _ONE, digits(_FEW * n)],
+        "prune": lambda n: ["prune", _ONE, digits(_FEW * n), "--keep", 4],
+        "calibrate": lambda n: ["calibrate", _ONE, digits(_FEW * n), "--heldout", digits(_FEW * n, "test")],
+        "map": lambda n: ["map", _ONE, _TWO, digits(_FEW * n)],
+        "order": lambda n: ["order", _ONE, digits(_GLANCED * n)],
+        "support": lambda n: ["support", _ONE, digits(_GLANCED * n), "--variables", 3],
+        "cover": lambda n: ["cover", _ONE, folder / "landmarks", *controlled(_DESCENTS * n)],
+        "invert": lambda n: ["invert", _ONE, digits(_DESCENTS * n, "test"), *_DESCENT],
+        "range": lambda n: ["range", _ONE, digits(_DESCENTS * n, "test"), "--samples", _DESCENTS * n, *_DESCENT],
+        "study little-data": lambda n: ["study", "little-data", _ONE, _TWO, digits(_FEW * n)],
+        "study directions": lambda n: ["study", "directions", *_DRAWING, drawn(n), "--attribute", "glasses"],
+        "study variance-loss": lambda n: ["study", "variance-loss", _ONE, _TWO, _THREE, digits(_FEW * n)],
+        "study variance-law": lambda n: ["study", "variance-law", _ONE, digits(_GLANCED * n)],
+        "study noise-injection": lambda n: ["study", "noise-injection", _ONE, digits(_FEW // 2 * n), "--budget", "quick"],
     }
+
+
+def drawn(times: int) -> str:
+    """Return avatars, whose attributes are known."""
+    return f"avatars:train?size=32[0:{_FEW // 4 * times}]"
 
 
 def _growth(verb: str, command: Callable[[int], list[object]], folder: Path, rounds: int) -> Row:

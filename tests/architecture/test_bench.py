@@ -61,7 +61,6 @@ def test_every_verb_that_takes_images_has_a_row_of_growth(benchmark: Callable[[s
         "tour",  # a chain of the others, on images of its own
         "explore",
         "relocate",  # codes, not images
-        "study directions",  # needs attributes, which digits have not
     }
     group: Any = get_command(app)
     found = set()

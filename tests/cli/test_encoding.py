@@ -1,6 +1,7 @@
 """`latlas encode`: what a person reads, what is kept of a run that was cut off, and one line for each mistake."""
 
 import json
+import os
 import random
 import signal
 import subprocess
@@ -76,6 +77,15 @@ def test_pictures_that_cannot_be_read_stop_it_or_are_skipped_and_all_named(latla
     assert encoding.names[7] == "0008.png"
     with pytest.raises(LatlasError, match=r"Unknown policy for bad pictures 'sikp'\. Did you mean 'skip'\?"):
         latlas("m", "pics", "--out", str(tmp_path / "other"), "--on-bad", "sikp")
+
+
+def test_names_that_are_no_text_are_told_all_the_same(place: Path, tmp_path: Path) -> None:
+    (tmp_path / "pics").mkdir()
+    (tmp_path / "pics" / "a.png").write_bytes((place / "pics" / "0000.png").read_bytes())
+    (tmp_path / "pics" / os.fsdecode(b"b\xff.png")).write_bytes(b"nonsense")
+    done = CliRunner().invoke(app, ["encode", str(place / "m"), str(tmp_path / "pics"), "--on-bad", "skip", "--device", "cpu"])
+    assert done.exit_code == 0, done.exception
+    assert r"b\udcff.png: cannot be read" in done.stdout
 
 
 def test_json_says_speed_and_every_bad_picture(latlas: Callable[..., str], tmp_path: Path) -> None:

@@ -197,7 +197,20 @@ def damaged_tars(place: Path) -> dict[str, tuple[Path, str]]:
     (place / "cut.tar").write_bytes(whole[: 512 + 1000])
     (place / "text.tar").write_bytes(b"no tar at all" * 99)
     (place / "empty.tar").write_bytes(b"")
+    with tarfile.open(place / "whole.tar") as opened:
+        last, end = opened.getmembers()[-1], opened.offset
+    (place / "header.tar").write_bytes(whole[: last.offset] + b"\xaa" * 40 + whole[last.offset + 40 :])
+    (place / "cut-header.tar").write_bytes(whole[: last.offset + 100])
+    (place / "cut-between.tar").write_bytes(whole[:end])
+    (place / "two.tar").write_bytes(whole + whole)
     return {
+        "damaged header": (
+            place / "header.tar",
+            rf"header\.tar cannot be read .*the header at byte {last.offset:,} is damaged",
+        ),
+        "cut off in a header": (place / "cut-header.tar", r"cannot be read as a tar file .*cut off"),
+        "cut off between members": (place / "cut-between.tar", r"cannot be read as a tar file .*cut off"),
+        "two in one file": (place / "two.tar", r"cannot be read as a tar file .*something stands behind its end"),
         "cut off": (place / "cut.tar", r"cut\.tar cannot be read as a tar file .*ends within"),
         "text": (place / "text.tar", r"text\.tar cannot be read as a tar file"),
         "nothing": (place / "empty.tar", r"empty\.tar cannot be read as a tar file"),
@@ -207,10 +220,17 @@ def damaged_tars(place: Path) -> dict[str, tuple[Path, str]]:
             tar(place / "class.tar", {"a.png": png(), "a.cls": b"cat"}),
             r"a\.cls must hold a whole class number, got b'cat'",
         ),
+        "large class": (
+            tar(place / "large.tar", {"a.png": png(), "a.cls": b"9" * 30}),
+            r"a\.cls must hold a whole class number",
+        ),
     }
 
 
-@pytest.mark.parametrize("kind", ["cut off", "text", "nothing", "compressed", "no pictures", "class"])
+DAMAGES = ("cut off", "cut off in a header", "cut off between members", "damaged header", "two in one file")
+
+
+@pytest.mark.parametrize("kind", [*DAMAGES, "text", "nothing", "compressed", "no pictures", "class", "large class"])
 def test_damaged_tars_stop_whatever_the_policy(tmp_path: Path, kind: str) -> None:
     path, match = damaged_tars(tmp_path)[kind]
     for policy in ("stop", "skip"):
@@ -297,6 +317,44 @@ def test_files_without_the_first_ones_column_are_refused(tmp_path: Path) -> None
     pq.write_table(pa.table({"photo": [png()]}), tmp_path / "x-1.parquet")
     with pytest.raises(ImageFormatError, match=r"x-1\.parquet has no column 'image' of pictures"):
         open_images(f"{tmp_path}/x-*.parquet")
+
+
+def test_of_a_row_group_of_any_size_a_few_cells_are_in_memory_and_every_order_is_read(tmp_path: Path) -> None:
+    cells = [np.random.default_rng(number).bytes(10_000) for number in range(2000)]
+    pq.write_table(pa.table({"image": cells}), tmp_path / "one.parquet", use_dictionary=False, write_batch_size=64)
+    assert pq.ParquetFile(tmp_path / "one.parquet").num_row_groups == 1
+    listing = list_parquet("one.parquet", [tmp_path / "one.parquet"])
+    before, most = pa.total_allocated_bytes(), 0
+    for index in [*range(2000), 5, 4, 1999, 63, 64, 0]:
+        assert bytes(listing.read(index)) == cells[index]
+        most = max(most, pa.total_allocated_bytes() - before)
+    assert most < 5_000_000, "of 20,000,000 bytes"
+
+
+def test_of_a_damaged_row_group_what_stands_before_the_damage_is_read(tmp_path: Path) -> None:
+    cells = [np.random.default_rng(number).integers(0, 4, 20_000, dtype=np.uint8).tobytes() for number in range(400)]
+    path = tmp_path / "x.parquet"
+    options = {"use_dictionary": False, "compression": "zstd", "data_page_size": 200_000, "write_batch_size": 8}
+    pq.write_table(pa.table({"image": cells}), path, **options)
+    whole = bytearray(path.read_bytes())
+    middle = len(whole) // 2
+    whole[middle : middle + 2000] = b"\xff" * 2000
+    path.write_bytes(whole)
+    listing = list_parquet("x.parquet", [path])
+    assert bytes(listing.read(3)) == cells[3]
+    for index in (399, 398, 399):
+        with pytest.raises(OSError, match=r"row group cannot be read: \w+|corrupt"):
+            listing.read(index)
+    assert bytes(listing.read(3)) == cells[3]
+
+
+@pytest.mark.parametrize("other", [{}, {"label": ["cat"]}])
+def test_labels_that_a_later_file_lacks_are_none_unless_they_were_asked_for(tmp_path: Path, other: dict[str, object]) -> None:
+    pq.write_table(pa.table({"image": [png()], "label": [3]}), tmp_path / "x-0.parquet")
+    pq.write_table(pa.table({"image": [png()], **other}), tmp_path / "x-1.parquet")
+    assert listing_of(f"{tmp_path}/x-*.parquet").labels is None
+    with pytest.raises(ImageFormatError, match=r"x-1\.parquet has no column 'label' of whole numbers"):
+        open_images(f"{tmp_path}/x-*.parquet?label=label")
 
 
 # Hub data sets

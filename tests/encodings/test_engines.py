@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -283,6 +284,41 @@ def test_an_item_that_kills_every_worker_is_given_up(pool: Path) -> None:
     kind, message = record(pool, "torch")["doomed"]
     assert kind == "EngineError"
     assert message.startswith("A worker process ended 3 times while it worked on 1: out of memory, or killed.")
+
+
+@pytest.mark.skipif(not hasattr(signal, "pthread_sigmask"), reason="needs signals")
+def test_ctrl_c_while_workers_start_is_no_word_of_theirs_and_ends_them(tmp_path: Path) -> None:
+    script = tmp_path / "slow.py"
+    script.write_text(
+        "import os, signal, sys, time\n"
+        "if __name__ != '__main__':\n"
+        "    print('worker', os.getpid(), flush=True)\n"
+        "    time.sleep(20)\n"  # it begins by importing the file that started it
+        "from latlas.encodings.engines.named import engine_named\n"
+        "def make():\n"
+        "    return abs\n"
+        "if __name__ == '__main__':\n"
+        "    try:\n"
+        "        list(engine_named('torch', devices=2).map(make, [1, 2]))\n"
+        "    except KeyboardInterrupt:\n"
+        "        print('interrupted', flush=True)\n"
+    )
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    with subprocess.Popen(
+        [sys.executable, script],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        env=environment,
+    ) as started:
+        assert started.stdout is not None
+        workers = [int(started.stdout.readline().split()[1]) for _ in range(2)]
+        os.killpg(started.pid, signal.SIGINT)  # as a terminal does
+        told, problems = started.communicate(timeout=15)  # less than the workers would sleep
+    assert told == "interrupted\n"
+    assert problems == ""
+    assert not any(Path(f"/proc/{worker}").exists() for worker in workers)
 
 
 def test_what_cannot_travel_is_told_from_what_fails(pool: Path) -> None:

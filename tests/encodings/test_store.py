@@ -21,6 +21,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from latlas.base import placing
 from latlas.base.artifacts import CONFIG
 from latlas.base.errors import (
     ArtifactError,
@@ -426,6 +427,19 @@ def test_a_folder_that_is_being_written_is_refused_with_the_number_of_the_proces
         assert job.missing() == [1]
 
 
+def test_a_job_that_is_done_leaves_the_folder_of_the_next_one_alone(tmp_path: Path) -> None:
+    with open_job(model(), Pictures(50), tmp_path / "codes") as job:
+        write_shard(job.work, encode_shard(model(), Pictures(50), 0, job))
+        job.finish()
+        # Another process begins before this one has given its lock back.
+        more = Pictures(20, start=50)
+        following = open_job(model(), more, tmp_path / "codes", append=True)
+    with following:
+        write_shard(following.work, encode_shard(model(), more, 0, following))
+        assert len(following.finish()) == 70
+    assert litter(tmp_path) == []
+
+
 def test_settings_out_of_their_range_are_refused_before_anything_is_made(tmp_path: Path) -> None:
     source = Pictures(100)
     for given, kind, words in [
@@ -540,6 +554,24 @@ def test_a_shard_without_one_good_image_leaves_no_gap(tmp_path: Path) -> None:
     assert encoding.indices.tolist() == [*range(STEP), *range(2 * STEP, 2 * STEP + 10)]
     assert len(encoding) == STEP + 10 == len(encoding.mean)
     assert encoding.log_variance is not None
+
+
+def test_more_left_out_images_than_a_config_takes_are_kept_in_a_file(tmp_path: Path) -> None:
+    bad = tuple(range(1, 2000))
+    encode(model(), Pictures(STEP, bad=bad), out=tmp_path / "codes")
+    encoding = encode(model(), Pictures(50, start=STEP, bad=(3,)), out=tmp_path / "codes", append=True)
+    assert [each.index for each in encoding.skipped] == [*bad, STEP + 3]
+    assert {each.reason for each in encoding.skipped} == {"cut short"}
+    encoding.save_pretrained(tmp_path / "again")
+    for folder in ("codes", "again"):  # of more than MOST_JSON bytes it could not be read
+        assert (tmp_path / folder / CONFIG).stat().st_size < 5000
+    assert Encoding.from_pretrained(tmp_path / "again").skipped == encoding.skipped
+    lines = (tmp_path / "codes" / "skipped.jsonl").read_text().splitlines()
+    assert [json.loads(line)["name"] for line in lines] == [each.name for each in encoding.skipped]
+    (tmp_path / "codes" / "skipped.jsonl").write_text("\n".join([*lines[:5], "{"]))
+    for verify in (True, False):
+        with pytest.raises(ArtifactError, match=r"damaged|not a readable encoding"):
+            Encoding.from_pretrained(tmp_path / "codes", verify=verify)
 
 
 def test_not_one_good_image_is_an_error(tmp_path: Path) -> None:
@@ -708,6 +740,7 @@ def test_an_append_that_died_between_two_renames_finds_the_earlier_encoding_agai
         rename(source, target)
 
     with monkeypatch.context() as patched:
+        patched.setattr(placing, "_renamed", lambda *_: False)  # a system that cannot exchange two names
         patched.setattr(os, "rename", dies)
         with pytest.raises(KeyboardInterrupt):
             encode(model(), more, out=tmp_path / "codes", append=True)
@@ -791,6 +824,7 @@ def test_a_config_that_its_files_contradict_is_not_readable(changed: dict[str, A
     encode(model(), Pictures(STEP + 5), out=folder, shard_rows=STEP)
     record = json.loads((folder / CONFIG).read_text())
     record["settings"] |= changed
+    record.pop("checksum", None)  # as a stranger would
     (folder / CONFIG).write_text(json.dumps(record))
     with pytest.raises(ArtifactError, match="not a readable encoding"):
         Encoding.from_pretrained(folder)
@@ -807,6 +841,7 @@ def test_an_encoding_of_the_first_format_still_opens(tmp_path: Path) -> None:
     for name in ("mean", "log_variance"):
         np.save(folder / f"{name}.npy", getattr(whole, name).numpy())
     record["files"] = {f"{name}.npy": file_hash(folder / f"{name}.npy") for name in ("mean", "log_variance")}
+    record.pop("checksum", None)  # as a stranger would
     (folder / CONFIG).write_text(json.dumps(record))
     opened = Encoding.from_pretrained(folder)
     assert opened.mean.equal(whole.mean)

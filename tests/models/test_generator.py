@@ -92,6 +92,7 @@ def test_a_config_that_does_not_fit_is_one_error(
     for key in place[:-1]:
         inner = inner[key]
     inner[place[-1]] = value
+    record.pop("checksum", None)  # as a stranger would
     (tmp_path / "g" / CONFIG).write_text(json.dumps(record))
     with pytest.raises(ArtifactError, match="not a generator that this latlas can rebuild"):
         GeneratorModel.from_pretrained(tmp_path / "g")

@@ -96,6 +96,7 @@ def test_a_damaged_model_is_refused_through_its_spec_too(model: VAE, tmp_path: P
     model.save_pretrained(tmp_path / "model")
     record = json.loads((tmp_path / "model" / CONFIG).read_text())
     record["files"] = {"model.safetensors": "0" * 64}
+    record.pop("checksum", None)  # as a stranger would
     (tmp_path / "model" / CONFIG).write_text(json.dumps(record))
     with pytest.raises(ArtifactError, match="is damaged"):
         load_model(tmp_path / "model")

@@ -34,6 +34,7 @@ def vouch(folder: Path) -> None:
     """Make the config's hashes those of the files, as whoever wrote them so would have done."""
     record = json.loads((folder / CONFIG).read_text())
     record["files"] = {name: file_hash(folder / name) for name in record["files"] if (folder / name).exists()}
+    record.pop("checksum", None)  # as a stranger would
     (folder / CONFIG).write_text(json.dumps(record))
 
 
@@ -44,6 +45,7 @@ def edit_settings(folder: Path, **changes: object) -> None:
             del record["settings"][key]
         else:
             record["settings"][key] = value
+    record.pop("checksum", None)  # as a stranger would
     (folder / CONFIG).write_text(json.dumps(record))
 
 

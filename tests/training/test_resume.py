@@ -1,6 +1,7 @@
 """Resume: a training that was cut off ends with the weights it would have had, to the last bit."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,11 +13,14 @@ import pytest
 import torch
 
 from latlas.base.errors import ArtifactError, SettingError
+from latlas.base.locking import FolderLock
 from latlas.base.progress import Progress, silent
+from latlas.base.provenance import Provenance
 from latlas.data.images import ImageSet
 from latlas.models.architectures.dense import Dense
 from latlas.models.vae import VAE
 from latlas.training import runs
+from latlas.training.resumable import held_work_folder
 from latlas.training.runs import TrainedVAE, train_vae
 
 EPOCHS = 4
@@ -113,6 +117,19 @@ def test_a_work_folder_that_cannot_be_made_is_told(blobs: ImageSet, tmp_path: Pa
     (tmp_path / ".model.training").write_text("a file in its way")
     with pytest.raises(ArtifactError, match=r"Could not write .*\.model\.training"):
         train(blobs, tmp_path / "model")
+
+
+def test_a_training_that_is_done_leaves_the_folder_of_the_next_one_alone(tmp_path: Path) -> None:
+    provenance = Provenance(made_by="train_vae", seed=0, made_from={}, settings={})
+    with held_work_folder(tmp_path / "model", provenance) as work:
+        assert work is not None
+        shutil.rmtree(work)  # as once the artifact has its place
+        following = FolderLock(work)
+    assert following.held
+    following.release()
+    with held_work_folder(tmp_path / "model", provenance):
+        (work / "settings.json").unlink()
+    assert list(tmp_path.iterdir()) == [], "what held nothing is removed by whoever holds it"
 
 
 KILLED = """

@@ -76,12 +76,12 @@ class EngineError(LatlasError):
 
 
 def one_line(text: str) -> str:
-    """Return a text as one printable line: line breaks become spaces, other control characters their escapes.
+    r"""Return a text as one printable line: line breaks become spaces, other control characters their escapes.
 
     Of more than 4,000 characters the middle is left out.
 
-    >>> one_line("two\\nlines and \\x1b[2J")
-    'two lines and \\\\x1b[2J'
+    >>> one_line("two\nlines and \x1b[2J")
+    'two lines and \\x1b[2J'
     """
     if len(text) > _LONGEST:
         text = f"{text[: _LONGEST // 2]} … {text[-_LONGEST // 2 + 3 :]}"

@@ -31,6 +31,11 @@ class FolderLock:
         except OSError as failure:
             raise ArtifactError(f"Could not write {folder}: {failure.strerror or failure}. Name another place.") from failure
 
+    @property
+    def held(self) -> bool:
+        """Whether the folder is held still: once it was removed, another of its name may be another process's."""
+        return self._descriptor is not None and self._is_at_its_place(self._descriptor)
+
     def release(self) -> None:
         """Let others have the folder."""
         if self._descriptor is not None:

@@ -65,6 +65,8 @@ def clear_leftovers(target: Path, config: str, hashed: Callable[[Path], str]) ->
         # A process that died between the two steps of finishing: the artifact has its place.
         if (work / FINISHED).is_file() and (work / FINISHED).read_text(encoding="utf-8") == hashed(target / config):
             shutil.rmtree(work, ignore_errors=True)
+    with contextlib.suppress(OSError):
+        work.rmdir()  # if it is empty
 
 
 def remove(path: Path) -> None:

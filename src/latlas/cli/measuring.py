@@ -67,7 +67,7 @@ def encode(
     import time
 
     from latlas.base.artifacts import check_free
-    from latlas.base.errors import SettingError
+    from latlas.base.errors import SettingError, one_line
     from latlas.base.launch import is_first
     from latlas.cli.models import model_on
     from latlas.cli.output import print_json, say_where
@@ -124,7 +124,7 @@ def encode(
     if encoding.skipped:
         print(f"Skipped {len(encoding.skipped)} that could not be read:")
         for each in encoding.skipped:
-            print(f"  {each.name}: {each.reason}")
+            print(f"  {one_line(each.name)}: {each.reason}")
     if out is not None:
         say_where(out, "encoding")
 

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+_AT_ONCE = 64  # cells in memory
+_BUFFER = 2**20  # bytes of a file read at once
 _USUAL_LABELS = ("label", "labels", "cls")
 _USUAL_IMAGES = ("image", "images", "img", "picture", "jpg", "png")
 
@@ -57,11 +59,15 @@ class ParquetListing:
         return f"{path}#{row}"
 
     def read(self, index: int) -> Buffer:
-        """Return the bytes of a picture; its row group stays in memory until another one's is asked for."""
+        """Return the bytes of a picture; quick for one behind that which was asked for before, in the same process."""
         group = int(np.searchsorted(self.firsts, index, side="right")) - 1
         file, number = self.groups[group]
-        cells = _cells(self.files[int(file)], int(number), self.column, os.getpid())
-        return picture_bytes(cells, index - int(self.firsts[group]), Path(self.files[int(file)]).parent)
+        place = (self.files[int(file)], int(number), self.column, os.getpid())
+        row = index - int(self.firsts[group])
+        if row < _group(*place).start:
+            _group.cache_clear()
+        cells, behind = _group(*place).holding(row)
+        return picture_bytes(cells, behind, Path(self.files[int(file)]).parent)
 
     def identity(self) -> Iterator[bytes]:
         """Yield the names and sizes of the files, and how their rows are grouped."""
@@ -179,8 +185,6 @@ def labels_column(schema: "pa.Schema", asked: str | None, place: str) -> str | N
     Raises:
         ImageFormatError, UnknownNameError: as `list_parquet`.
     """
-    import pyarrow as pa
-
     if asked is not None:
         if asked not in schema.names:
             raise unknown_name(f"column of {place}", asked, schema.names)
@@ -260,15 +264,34 @@ def _file(path: str, _process: int) -> "pq.ParquetFile":
     # By process: one that was forked shares the place in the file with its parent.
     import pyarrow.parquet as pq
 
-    return pq.ParquetFile(path)
+    return pq.ParquetFile(path, buffer_size=_BUFFER, pre_buffer=False)  # else all of a column of a row group at once
+
+
+class _Group:
+    """The cells of one row group, a few at a time: many programs write files of one group, whatever its size."""
+
+    def __init__(self, path: str, group: int, column: str, process: int) -> None:
+        self.batches = _file(path, process).iter_batches(
+            batch_size=_AT_ONCE, row_groups=[group], columns=[column], use_threads=False
+        )
+        self.start = 0  # of the cells that are in memory
+        self.cells: Any = ()
+
+    def holding(self, row: int) -> tuple[Any, int]:
+        """Return the cells among which a row is, and its place among them; there is no way back."""
+        import pyarrow as pa
+
+        try:
+            while row >= self.start + len(self.cells):
+                self.start += len(self.cells)
+                self.cells = ()  # before the next ones take memory
+                self.cells = next(self.batches).column(0)
+        except (pa.ArrowException, StopIteration) as failure:
+            reason = str(failure) or "it is damaged before this row"
+            raise OSError(f"its row group cannot be read: {reason}") from failure
+        return self.cells, row - self.start
 
 
 @lru_cache(maxsize=1)
-def _cells(path: str, group: int, column: str, process: int) -> Any:
-    import pyarrow as pa
-
-    try:
-        table = _file(path, process).read_row_group(group, columns=[column], use_threads=False)
-    except pa.ArrowException as failure:
-        raise OSError(f"its row group cannot be read: {failure}") from failure
-    return table.column(column).combine_chunks()
+def _group(path: str, group: int, column: str, process: int) -> _Group:
+    return _Group(path, group, column, process)

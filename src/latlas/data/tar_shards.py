@@ -152,7 +152,9 @@ def _check_end(path: Path, offset: int) -> None:
     with path.open("rb") as file:
         file.seek(offset)
         if len(block := file.read(tarfile.BLOCKSIZE)) < tarfile.BLOCKSIZE:
-            raise tarfile.ReadError(f"it ends after {offset + len(block):,} bytes without a tar's end: cut off, or not yet whole")
+            raise tarfile.ReadError(
+                f"it ends after {offset + len(block):,} bytes without a tar's end: cut off, or not yet whole"
+            )
         if any(block):
             raise tarfile.ReadError(f"the header at byte {offset:,} is damaged")
         while rest := file.read(_READ_AT_ONCE):

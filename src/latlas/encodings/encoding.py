@@ -1,7 +1,7 @@
 """The Encoding: the codes of a collection of images as one model sees them, with their provenance."""
 
 from collections.abc import Iterator, Sequence, Sized
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import reduce
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from latlas.base.shapes import Codes, Labels, LatentShape
 from latlas.data.images import ImageSet, SkippedImage
 from latlas.encodings.arrays import StoredNames, write_array
 from latlas.encodings.assembling import Piece, shards_of, whole_name
+from latlas.encodings.left_out import keep_left_out, read_left_out
 from latlas.encodings.mapped import batches, map_joined, map_rows
 from latlas.encodings.shards import PARTS, image_hashes, tree_hash
 from latlas.numerics.posteriors import PosteriorMoments
@@ -125,7 +126,7 @@ class Encoding:
                 "images_hash": self.images_hash,
                 "images_tree": self.images_tree,
                 "rows": len(self),
-                "skipped": [asdict(each) for each in self.skipped],
+                "skipped": keep_left_out(self.skipped, beside)[0],
             }
             write_config(beside, kind=KIND, settings=settings, provenance=self.provenance)
 
@@ -163,7 +164,7 @@ class Encoding:
                 indices=tensors.get("indices"),
                 names=names,
                 labels=tensors.get("labels"),
-                skipped=tuple(SkippedImage(**each) for each in settings.get("skipped", ())),
+                skipped=read_left_out(folder, record),
                 images_tree=settings.get("images_tree", ""),
             )
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as failure:

@@ -75,7 +75,9 @@ def differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:
     if differ("fingerprint"):
         told.insert(0, f"the model ({_model(there)} there, {_model(here)} here)")
     if differ("images"):
-        told.insert(0, f"the images ({there.get('images name', 'others')} there, {here.get('images name', 'others')} here)")
+        names = [record.get("images name", "others") for record in (there, here)]
+        same = names[0] == names[1] != "others"
+        told.insert(0, "the images " + (f"({names[0]} was changed since)" if same else f"({names[0]} there, {names[1]} here)"))
     if differ("appended to"):
         told.append("what is appended to")
     theirs, mine = there.get("versions", {}), here.get("versions", {})

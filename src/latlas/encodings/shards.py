@@ -137,12 +137,13 @@ def encode_shards(
     """
     encoder = require_encoder(model, "Encoding")
     blocks = source.blocks(bounds for number in numbers for bounds in job.batches(number))
+    floats = _Floats()
     with ExitStack() as stack:
         if isinstance(blocks, Generator):
             stack.enter_context(closing(blocks))  # ends its workers, whatever happens here
         for number in numbers:
             start, stop = job.bounds(number)
-            rows = _Rows(number, stop - start, encoder, source, job)
+            rows = _Rows(number, stop - start, encoder, source, job, floats)
             for first, last in job.batches(number):
                 rows.add(next(blocks))
                 told(last - first)
@@ -223,11 +224,26 @@ def image_hashes(pixels: Tensor) -> np.ndarray:
     return np.frombuffer(bytes(digests), dtype=np.uint8).reshape(len(pixels), _HASH)
 
 
+class _Floats:
+    """Pixels as floats, in the same memory for every batch: memory that is asked for anew costs more than to fill it."""
+
+    def __init__(self) -> None:
+        self.room = torch.empty(0)
+
+    def of(self, pixels: Tensor) -> Tensor:
+        """Return what `to_floats` does; it holds until the next call."""
+        if pixels.device.type != "cpu" or pixels.dtype != torch.uint8:
+            return to_floats(pixels)
+        if self.room.numel() < pixels.numel():
+            self.room = torch.empty(pixels.numel())
+        return self.room[: pixels.numel()].view(pixels.shape).copy_(pixels).div_(255.0)
+
+
 class _Rows:
     """A shard that fills up batch by batch."""
 
-    def __init__(self, number: int, most: int, encoder: Encoder, source: ImageSource, job: ShardPlan) -> None:
-        self.number, self.most, self.encoder, self.source, self.job = number, most, encoder, source, job
+    def __init__(self, number: int, most: int, encoder: Encoder, source: ImageSource, job: ShardPlan, floats: _Floats) -> None:
+        self.number, self.most, self.encoder, self.source, self.job, self.floats = number, most, encoder, source, job, floats
         self.codes: dict[str, Tensor] = {}
         self.rows = 0
         self.blocks: list[PixelBlock] = []  # without their pixels
@@ -244,7 +260,7 @@ class _Rows:
         if not len(block):
             return
         with torch.inference_mode(), _autocast(self.device, self.job.precision):
-            images = to_floats(block.pixels.to(self.device, non_blocking=True))
+            images = self.floats.of(block.pixels.to(self.device, non_blocking=True))
             if self.job.precision.channels_last:
                 images = images.contiguous(memory_format=torch.channels_last)
             posterior = self.encoder.encode(images)

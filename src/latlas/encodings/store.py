@@ -5,12 +5,10 @@ goes on with those that are missing and ends with the same bytes. One process at
 """
 
 import contextlib
-import glob
 import json
-import os
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -20,11 +18,13 @@ import numpy as np
 from latlas.base.artifacts import CONFIG, FORMAT, check_free, check_place, config_text, read_json, writing
 from latlas.base.errors import ArtifactError, ImageFormatError, LatlasError, OutputExistsError, SettingError
 from latlas.base.locking import FolderLock
+from latlas.base.placing import clear_leftovers
 from latlas.base.provenance import UNSTATED, Provenance, file_hash, package_versions
 from latlas.data.images import ImageSet, ImageSource
 from latlas.encodings.arrays import sync_folder, write_bytes
 from latlas.encodings.assembling import Piece, assemble
 from latlas.encodings.encoding import KIND, Encoding, pieces_of, read_record
+from latlas.encodings.left_out import keep_left_out
 from latlas.encodings.origins import differences, encoding_precision, provenance_of, reading_of
 from latlas.encodings.shards import ShardPlan, ShardRecord, read_shard_record, tree_hash
 from latlas.models.protocols import LatentModel, check_images, images_at_once, require_encoder, scaling_of
@@ -84,7 +84,7 @@ class EncodingJob(ShardPlan):
     def close(self) -> None:
         """Give the lock back; a work folder without one whole shard is removed."""
         with contextlib.suppress(OSError):
-            if self.work.is_dir() and not self.finished and len(self.missing()) == self.shards:
+            if self.lock.held and not self.finished and len(self.missing()) == self.shards:
                 _clear(self.work)
         self.lock.release()
 
@@ -121,19 +121,22 @@ class EncodingJob(ShardPlan):
             # Should the process die in here, whoever comes next removes what it leaves.
             write_bytes(self.work / _STAGED, [beside.name.encode()])
             hashes = assemble(pieces, beside, shard_rows=self.shard_rows)
-            settings = self._settings(pieces, whole)
+            earlier = () if self.earlier is None else self.earlier.skipped
+            skipped = [*earlier, *(each for record in whole for each in record.skipped)]
+            listed, more = keep_left_out(skipped, beside)
+            settings = self._settings(pieces) | {"skipped": listed}
             record = {
                 "kind": KIND,
                 "format": FORMAT,
                 "settings": settings,
                 "provenance": self._provenance(settings).to_json(),
-                "files": hashes,
+                "files": hashes | more,
             }
             (beside / CONFIG).write_text(config_text(record), encoding="utf-8")
             write_bytes(self.work / _FINISHED, [file_hash(beside / CONFIG).encode()])
             sync_folder(self.work)
 
-    def _settings(self, pieces: Sequence[Piece], records: Sequence[ShardRecord]) -> dict[str, Any]:
+    def _settings(self, pieces: Sequence[Piece]) -> dict[str, Any]:
         earlier = {} if self.earlier is None else read_record(self.out, verify=False)["settings"]
         tree = tree_hash(np.load(piece.files["image_hashes"], mmap_mode="r", allow_pickle=False) for piece in pieces)
         listed = {
@@ -151,7 +154,6 @@ class EncodingJob(ShardPlan):
             "shard_rows": self.shard_rows,
             "dtype": self.dtype,
             "sources": [*earlier.get("sources", ()), listed],
-            "skipped": [*earlier.get("skipped", ()), *(asdict(each) for record in records for each in record.skipped)],
         }
 
     def _provenance(self, settings: Mapping[str, Any]) -> Provenance:
@@ -281,7 +283,7 @@ def _found(work: Path, target: Path, asked: Mapping[str, Any]) -> dict[str, Any]
         staged = (work / _STAGED).read_text(encoding="utf-8")
         if staged.startswith(f".{target.name}.") and "/" not in staged:
             shutil.rmtree(target.parent / staged, ignore_errors=True)
-    _restore(target)
+    clear_leftovers(target, CONFIG, file_hash)  # and puts back what had made room for the new encoding
     try:
         found = read_json(work / _JOB)
     except ArtifactError:
@@ -298,16 +300,6 @@ def _found(work: Path, target: Path, asked: Mapping[str, Any]) -> dict[str, Any]
         _empty(work)
         return None
     return found
-
-
-def _restore(target: Path) -> None:
-    """Put back what a process had moved aside for the new encoding, if it died before that had its place."""
-    if not target.exists():
-        for aside in target.parent.glob(f".{glob.escape(target.name)}.*.old"):
-            if (aside / target.name / CONFIG).is_file():
-                os.rename(aside / target.name, target)
-                aside.rmdir()
-                return
 
 
 def _earlier(target: Path, asked: Mapping[str, Any], shard_rows: int | None) -> Encoding:

@@ -202,6 +202,8 @@ class SupportSet(Pushable):
             factors = settings.get("factors", {})  # these three are of later versions
             hashes = settings.get("hashes")
             scale = tuple(settings.get("scale", ()))
+            if not all(isinstance(name, str) for name in settings["names"]):
+                raise TypeError("its names are no texts")
             loaded = cls(
                 images=ImageSet(
                     name=f"Support Set of {settings['chosen_from']}",

@@ -14,7 +14,6 @@ from typing import Any
 
 import lightning.pytorch as L
 import torch
-from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor
 
 from latlas.base.artifacts import CONFIG, read_json, write_json, writing
@@ -27,6 +26,7 @@ from latlas.base.provenance import Provenance, file_hash
 from latlas.training.checkpoints import CHECKPOINT, WholeCheckpoints, last_checkpoint
 from latlas.training.finite import bad_variables, check_finite
 from latlas.training.precision import Precision
+from latlas.training.scalar_log import ScalarLog
 
 _SETTINGS = "settings.json"
 
@@ -155,13 +155,11 @@ def fit_resumable(
         NonFiniteError: a term of the loss left the numbers.
     """
     callbacks: list[L.Callback] = [ReportSteps(task, progress)]
-    resume_from, suffix = None, ""
+    resume_from = None
     if work is not None:
         callbacks.append(last_checkpoint(work))
         checkpoint = work / f"{CHECKPOINT}.ckpt"
         resume_from = checkpoint if checkpoint.is_file() else None
-        # Event files are named by the second: without a suffix a resumed run could write over what it goes on from.
-        suffix = f".{len(list((work / 'run').glob('events.*')))}"
     try:
         with quiet_lightning():
             trainer = L.Trainer(
@@ -169,7 +167,7 @@ def fit_resumable(
                 devices=[place.index] if place.index is not None else 1,
                 precision=precision.lightning,
                 max_epochs=module.epochs,
-                logger=work is not None and TensorBoardLogger(save_dir=work, name="", version="run", filename_suffix=suffix),
+                logger=work is not None and ScalarLog(work / "run"),
                 callbacks=callbacks,
                 enable_checkpointing=work is not None,
                 plugins=[WholeCheckpoints()],
@@ -206,7 +204,8 @@ def held_work_folder(out: str | Path | None, provenance: Provenance) -> Iterator
         yield work
     finally:
         if lock is not None:
-            _remove_if_empty(work)
+            if lock.held:  # once it was removed, another process may have begun there
+                _remove_if_empty(work)
             lock.release()
 
 
@@ -225,9 +224,8 @@ def _prepare(work: Path, provenance: Provenance) -> None:
             )
         return
     try:
-        for path in work.iterdir():  # events of steps that are taken again
-            if path.name != LOCK:
-                remove(path)
+        if is_first():
+            clear_work(work)  # of events of steps that are taken again
         work.mkdir(parents=True, exist_ok=True)
         write_json(work / _SETTINGS, record)
     except OSError as failure:
@@ -241,12 +239,14 @@ def publish(
     with writing(out, replace=replace) as beside:
         run = beside / "run"
         if (work / "run").is_dir():
-            shutil.copytree(work / "run", run, ignore=shutil.ignore_patterns("*.ckpt", "hparams.yaml"))
+            shutil.copytree(work / "run", run, ignore=shutil.ignore_patterns("*.ckpt"))
         run.mkdir(exist_ok=True)
         write_json(run / "history.json", history)
         write_files(beside)
         # Should the process die after the renaming, whoever comes next knows that the work is done with.
         (work / FINISHED).write_text(file_hash(beside / CONFIG), encoding="utf-8")
+    for path in sorted(work.iterdir(), key=lambda path: path.name == FINISHED):  # what tells that it is done with last
+        remove(path)
     shutil.rmtree(work, ignore_errors=True)
 
 

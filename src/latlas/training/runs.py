@@ -9,7 +9,6 @@ from typing import Any
 
 import lightning.pytorch as L
 import torch
-from lightning.pytorch.loggers import TensorBoardLogger
 
 from latlas.base.artifacts import check_free
 from latlas.base.errors import NonFiniteError, SettingError
@@ -36,6 +35,7 @@ from latlas.training.resumable import (
     quiet_lightning,
     told_with_what_is_kept,
 )
+from latlas.training.scalar_log import ScalarLog
 
 logger = logging.getLogger(__name__)
 
@@ -194,13 +194,11 @@ def _fit(
         *given,
         ReportProgress(f"training {module.vae.name}", progress, epochs=module.schedule.epochs, images=len(module.images)),
     ]
-    resume_from, suffix = None, ""
+    resume_from = None
     if work is not None:
         callbacks.append(last_checkpoint(work))
         checkpoint = work / f"{CHECKPOINT}.ckpt"
         resume_from = checkpoint if checkpoint.is_file() else None
-        # Event files are named by the second: without a suffix a resumed run could write over what it goes on from.
-        suffix = f".{len(list((work / 'run').glob('events.*')))}"
     with quiet_lightning():
         trainer = L.Trainer(
             accelerator="gpu" if place.type == "cuda" else "cpu",
@@ -209,7 +207,7 @@ def _fit(
             strategy="auto" if devices * nodes == 1 else "ddp",
             precision=precision.lightning,
             max_epochs=module.schedule.epochs,
-            logger=work is not None and TensorBoardLogger(save_dir=work, name="", version="run", filename_suffix=suffix),
+            logger=work is not None and ScalarLog(work / "run"),
             callbacks=callbacks,
             enable_checkpointing=work is not None,
             plugins=[WholeCheckpoints()],

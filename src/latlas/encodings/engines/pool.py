@@ -7,8 +7,8 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import suppress
-from multiprocessing import get_context, parent_process
+from contextlib import contextmanager
+from multiprocessing import get_context, parent_process, resource_tracker
 from typing import Any
 
 import torch
@@ -36,7 +36,9 @@ class Worker:
         self.index, self.threads = index, threads
         # Not forked: a copy of a process with threads, or with a GPU in use, may hang.
         self.executor = ProcessPoolExecutor(1, mp_context=get_context("spawn"))
-        self.begun = self.executor.submit(_begin, index, threads)
+        with _no_interrupts_inherited():
+            self.executor.submit(_begin, index, threads)
+        self.processes = list(self.executor._processes.values())  # which the executor forgets as soon as it is shut down
         self.ready: Future[None] = Future()
 
     def prepare(self, make: Make) -> None:
@@ -64,9 +66,8 @@ class Worker:
     def stop(self) -> None:
         """End the process, in the middle of its work if need be: nobody waits for that any more."""
         self.executor.shutdown(wait=False, cancel_futures=True)
-        if self.begun.done() and not self.begun.cancelled() and self.begun.exception() is None:
-            with suppress(ProcessLookupError):
-                os.kill(self.begun.result(), signal.SIGTERM)
+        for process in self.processes:
+            process.terminate()
 
     def _submit(self, function: Callable[..., Any], *given: Any) -> "Future[Any]":
         try:
@@ -145,13 +146,26 @@ def map_in_pool(
             worker.stop()
 
 
-def _begin(index: int, threads: int) -> int:
-    """Begin a worker's life; return its process's number."""
+@contextmanager
+def _no_interrupts_inherited() -> Iterator[None]:
+    """Start processes that Ctrl-C does not reach, not even while they are starting; for this one it waits till they are."""
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    resource_tracker.ensure_running()  # would end the block
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _begin(index: int, threads: int) -> None:
+    """Begin a worker's life."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes of a terminal; the first one decides
     threading.Thread(target=_end_with_parent, daemon=True).start()
     os.environ["LOCAL_RANK"] = str(index)
     torch.set_num_threads(threads)
-    return os.getpid()
 
 
 def _make(make: Make) -> None:

@@ -33,7 +33,9 @@ CLASSES = (
     "VQModel",
 )
 
-_MOST_PARAMETERS = 20_000  # tensors of an autoencoder: a config that asks for more would build for hours; published ones have some 250
+_MOST_PARAMETERS = (
+    20_000  # tensors of an autoencoder: a config that asks for more would build for hours; published ones have some 250
+)
 _SIDE = 64  # of images, where neither the spec nor the config says
 _WEIGHTS = "diffusion_pytorch_model"
 _SAFE = (f"{_WEIGHTS}.safetensors", f"{_WEIGHTS}.safetensors.index.json", f"{_WEIGHTS}-*-of-*.safetensors")

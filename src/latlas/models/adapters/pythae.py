@@ -200,7 +200,9 @@ def load_pythae(rest: str) -> ModuleModel:
         with torch.device("meta"):  # hollow: a config that lies about sizes costs no memory
             network, image_shape, latent = _build(folder, config, variances=kind in _VARIATIONAL)
     except (TypeError, RuntimeError, OverflowError) as failure:
-        raise ArtifactError(f"{folder / CONFIG} has sizes that make no network ({str(failure)[:200]}). Save the model again.") from failure
+        raise ArtifactError(
+            f"{folder / CONFIG} has sizes that make no network ({str(failure)[:200]}). Save the model again."
+        ) from failure
     _fill(network, folder)
     return ModuleModel(
         network,
