@@ -27,10 +27,12 @@ $(PY):
 
 # torch is constrained in every install: unconstrained, pip may take a build with gigabytes of CUDA packages.
 $(USE): pyproject.toml constraints.txt | $(PY)
+	@echo 'Installing latlas into $(VENV): once, some minutes, and pip says nothing meanwhile.'
 	$(PY) -m pip install --quiet --constraint constraints.txt --editable .
 	@touch $@
 
 $(DEV): pyproject.toml constraints.txt | $(PY)
+	@echo 'Installing latlas with all its extras into $(VENV): once, some minutes and 2.4 GB, and pip says nothing meanwhile.'
 	$(PY) -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	$(PY) -m pip install --quiet --no-deps $(ZOO)
 	@$(PY) tools/check_environment.py

@@ -112,7 +112,7 @@ def pictures(found: Judged) -> str:
     ]
     return (
         f'<div class="la-cards">{"".join(cards)}</div>'
-        "<h4>Beside it: images that the model certainly can make, its own samples</h4>"
+        "<h4>For comparison: images that the model certainly can make, its own samples</h4>"
         f'<div class="la-cards">{"".join(own)}</div>'
         f'<p class="la-remark">In the error maps, full colour is a squared difference of {full:.2g} and more, of values from 0 to 1.</p>'
     )

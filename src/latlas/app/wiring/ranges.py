@@ -21,7 +21,7 @@ def build(atlas: Atlas, model: Any) -> Opening:
         intro(
             "Can this model make this image at all? The nearest image that it can make is searched for, and what is left is held against "
             "what is left of images that it drew itself. A model that blurs makes no sharp image: then the very images that it learnt "
-            "from are out of range. The first question to a model takes a minute or so, for its own samples have to be searched for too. "
+            "from are out of range. The first question to a model of yours takes a minute or so, for its own samples have to be searched for too. "
             "After that a verdict takes seconds."
         )
     )
