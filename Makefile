@@ -10,6 +10,7 @@ OUT ?= tour
 
 PY := $(VENV)/bin/python
 USE := $(VENV)/.installed-use
+EXPLORE := $(VENV)/.installed-explore
 DEV := $(VENV)/.installed-dev
 # Packages that carry pretrained generators. Their files are read, never their code: what they depend on is not needed.
 ZOO := gan-face-generate==1.1.1 random-face==2021.7.21.1
@@ -31,12 +32,17 @@ $(USE): pyproject.toml constraints.txt | $(PY)
 	$(PY) -m pip install --quiet --constraint constraints.txt --editable .
 	@touch $@
 
+$(EXPLORE): pyproject.toml constraints.txt | $(PY)
+	@echo 'Installing latlas and its explorer into $(VENV): once, some minutes, and pip says nothing meanwhile.'
+	$(PY) -m pip install --quiet --constraint constraints.txt --editable '.[avatars,explore]'
+	@touch $@ $(USE)
+
 $(DEV): pyproject.toml constraints.txt | $(PY)
 	@echo 'Installing latlas with all its extras into $(VENV): once, some minutes and 2.4 GB, and pip says nothing meanwhile.'
 	$(PY) -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	$(PY) -m pip install --quiet --no-deps $(ZOO)
 	@$(PY) tools/check_environment.py
-	@touch $@ $(USE)
+	@touch $@ $(USE) $(EXPLORE)
 
 # Peers to measure against; no part of development.
 $(BENCH): $(DEV)
@@ -48,7 +54,7 @@ setup: $(DEV) ## Install everything that development needs
 tour: $(USE) ## Run the whole atlas on digits; the report lies in tour/ (SEED=1, OUT=folder)
 	$(VENV)/bin/latlas tour --out $(OUT) --seed $(SEED) --replace
 
-explore: $(DEV) ## Open the explorer: a local page to look at models on
+explore: $(EXPLORE) ## Open the explorer: a local page to look at models on
 	$(VENV)/bin/latlas explore
 
 test: $(DEV) ## Run the tests; those of the explorer in a browser where there is Chromium
