@@ -522,9 +522,16 @@ def _load_data_spec(data: bytes, folder: Path) -> object:
     def absent(*_: Any, **__: Any) -> Any:
         raise DataUnavailableError("Nothing is fetched or drawn here.")
 
-    # Of these the spec is read, and no more.
-    loading.load_builtin = loading.load_avatars = hub_sets.list_hub = absent
-    return _load_spec(data, folder, loading.load_images)
+    # Of these the spec is read, and no more. Put back afterwards: findings are replayed in the process of the tests.
+    doors = ((loading, "load_builtin"), (loading, "load_avatars"), (hub_sets, "list_hub"))
+    before = [getattr(module, name) for module, name in doors]
+    try:
+        for module, name in doors:
+            setattr(module, name, absent)
+        return _load_spec(data, folder, loading.load_images)
+    finally:
+        for (module, name), door in zip(doors, before, strict=True):
+            setattr(module, name, door)
 
 
 def _load_model_spec(data: bytes, folder: Path) -> object:
