@@ -49,7 +49,7 @@ def _chromium() -> str | None:
     return next((found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), None)
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
     pytest.importorskip("gradio", reason="the explorer needs gradio")
     playwright = pytest.importorskip("playwright.sync_api", reason="the browser is driven by playwright")
@@ -65,7 +65,7 @@ def browser() -> Iterator[Any]:
         started.close()
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def server(browser: Any, mnist_test: ImageSet, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """Started after the browser, so that nothing is loaded where there is none."""
     folder = tmp_path_factory.mktemp("server")
