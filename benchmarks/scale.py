@@ -1,6 +1,6 @@
 """What one machine does and what N do: costs measured here, worked out for a billion images.
 
-    python benchmarks/scale.py             # two minutes on two idle cores; --full: ten
+    python benchmarks/scale.py             # three minutes on two idle cores; --full: ten
     python benchmarks/scale.py --smoke     # whether it runs: small, writes nothing
     python benchmarks/scale.py --tables    # the tables of docs/how-to/cluster.md from what was measured before
 
@@ -43,6 +43,7 @@ RESULTS = ROOT / "benchmarks" / "results" / "scale.json"
 DOCUMENT = "docs/how-to/cluster.md"
 SIDE, LATENT, WIDTH = 64, 128, 512  # images, variables of the encoder, features of the moments
 BATCH = 128
+TRAINED = (128, 256)  # images of a mini-batch, over all processes: the gradients are summed once for each
 BILLION = 1_000_000_000
 Row = dict[str, Any]
 
@@ -180,7 +181,7 @@ def encoding_race(*, repeats: int, items: int) -> Row:
     return compared(rates, cores)
 
 
-def training_race(*, repeats: int, images: int) -> Row:
+def training_race(*, repeats: int, images: int, batch: int) -> Row:
     """Return images a second of trainings by one process with all cores and by one a core: of epochs after the first."""
     cores = os.cpu_count() or 1
     rates: dict[str, list[float]] = {"one process": [], "a process each core": []}
@@ -195,6 +196,7 @@ def training_race(*, repeats: int, images: int) -> Row:
                     str(devices),
                     str(cores // devices),
                     str(images),
+                    str(batch),
                 ]
                 environment = os.environ | {"MASTER_ADDR": "127.0.0.1", "OMP_NUM_THREADS": str(cores // devices)}
                 subprocess.run(command, check=True, env=environment, stdout=subprocess.DEVNULL)
@@ -202,7 +204,7 @@ def training_race(*, repeats: int, images: int) -> Row:
     return compared(rates, cores)
 
 
-def training_child(folder: Path, devices: int, threads: int, images: int) -> None:
+def training_child(folder: Path, devices: int, threads: int, images: int, batch: int) -> None:
     """Train, and write how many images a second were seen in the epochs after the first."""
     torch.set_num_threads(threads)
     generator = torch.Generator().manual_seed(0)
@@ -217,7 +219,7 @@ def training_child(folder: Path, devices: int, threads: int, images: int) -> Non
         ImageSet("noise", pixels),
         Conv(latent=LATENT),
         epochs=3,
-        batch_size=BATCH,
+        batch_size=batch,
         device="cpu",
         devices=devices,
         precision="float32",
@@ -272,8 +274,9 @@ def costs_table(results: Row) -> str:
 def race_table(results: Row) -> str:
     """Return two processes against one."""
     lines = []
-    for name in ("encoding", "training"):
-        race = results.get(name)
+    names = {"encoding": "encoding"} | {f"training_{batch}": f"training, mini-batches of {batch}" for batch in TRAINED}
+    for key, name in names.items():
+        race = results.get(key)
         if race is None:
             lines.append([name, "not measured yet", "", "", ""])
             continue
@@ -340,9 +343,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--smoke", action="store_true")
     parser.add_argument("--full", action="store_true")
-    parser.add_argument("--only", help="costs, encoding, training: those of them, with commas; the others stay as they were")
+    parser.add_argument(
+        "--only", help="costs, encoding, training_128, training_256: those of them, with commas; the others stay as they were"
+    )
     parser.add_argument("--tables", action="store_true")
-    parser.add_argument("--training-child", nargs=4, metavar=("FOLDER", "DEVICES", "THREADS", "IMAGES"))
+    parser.add_argument("--training-child", nargs=5, metavar=("FOLDER", "DEVICES", "THREADS", "IMAGES", "BATCH"))
     given = parser.parse_args()
     if given.training_child:
         folder, *counts = given.training_child
@@ -352,10 +357,14 @@ def main() -> None:
         write_tables(json.loads(RESULTS.read_text(encoding="utf-8")))
         return
     smoke, size = given.smoke, 4 if given.full else 1
+
+    def train_race(batch: int) -> Row:
+        return training_race(repeats=1 if smoke else 3, images=512 if smoke else 1024 * size, batch=batch)
+
     stages: dict[str, Callable[[], Any]] = {
         "costs": lambda: costs(repeats=1 if smoke else 3, count=64 if smoke else 128 * size),
         "encoding": lambda: encoding_race(repeats=1 if smoke else 3, items=2 * size),
-        "training": lambda: training_race(repeats=1 if smoke else 2, images=256 if smoke else 512 * size),
+        **{f"training_{batch}": partial(train_race, batch) for batch in TRAINED},
     }
     results: Row = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.is_file() and not smoke else {}
     for name in given.only.split(",") if given.only else stages:

@@ -1,5 +1,6 @@
 """Processes that a launcher started together: each takes every so-manieth item, and all get all results."""
 
+import atexit
 import os
 from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
@@ -81,4 +82,13 @@ def _meet(launch: Launch) -> Any:
         dist.init_process_group("gloo", init_method=place, rank=launch.rank, world_size=launch.world, timeout=_PATIENCE)
     else:
         dist.init_process_group("gloo", rank=launch.rank, world_size=launch.world, timeout=_PATIENCE)
+    # Left to the interpreter's end, the threads of the connection outlive what they belong to, and the process aborts.
+    atexit.register(_part)
     return dist.group.WORLD
+
+
+def _part() -> None:
+    """End the meeting, unless whoever shared it has."""
+    _meet.cache_clear()
+    if dist.is_initialized():
+        dist.destroy_process_group()
