@@ -16,7 +16,7 @@ DEV := $(VENV)/.installed-dev
 ZOO := gan-face-generate==1.1.1 random-face==2021.7.21.1
 BENCH := $(VENV)/.installed-bench
 
-.PHONY: help setup tour explore test test-slow test-browser test-ray check format bench bench-full profile bench-tour bench-calibration bench-balance-start bench-renormalisation bench-variance-loss bench-maps bench-map-studies bench-mobile-stylegan bench-pythae bench-range bench-support bench-planted bench-kl bench-sparsity bench-noise-settled bench-pruning bench-scale docs test-docs docs-outputs audit fuzz torture licences test-lowest test-newest zoo clean
+.PHONY: help setup tour explore test test-slow test-browser test-ray check format bench bench-full profile bench-tour bench-calibration bench-balance-start bench-renormalisation bench-variance-loss bench-maps bench-map-studies bench-mobile-stylegan bench-pythae bench-range bench-support bench-planted bench-kl bench-sparsity bench-noise-settled bench-pruning bench-scale docs test-docs test-tutorials notebooks docs-outputs audit fuzz torture licences test-lowest test-newest test-ends zoo clean
 .DELETE_ON_ERROR:
 
 help: ## Show the targets
@@ -150,36 +150,53 @@ docs: $(DEV) ## Build the documentation site into site/, warnings as errors
 test-docs: $(DEV) ## Run every code block of the README and the pages, and check the site
 	$(PY) -m pytest tests/docs -m "slow or not slow"
 
+test-tutorials: $(DEV) ## Run every code block of the README, the start and the tutorials
+	$(PY) -m pytest tests/docs/test_code_blocks.py -m slow -k "README or start or tutorials"
+
+notebooks: $(DEV) ## Run the tutorials as notebooks, kept with what they showed: notebooks/
+	$(PY) tools/make_notebooks.py
+
 docs-outputs: $(DEV) ## Run the pages, and write what their commands print below them
 	$(PY) tools/run_pages.py
 
 audit: $(DEV) ## Check the lock: pinned, nothing refused; with a network, known vulnerabilities too
+	$(PY) -m pip install --quiet --constraint constraints.txt pip-audit
 	$(PY) tools/audit.py --advisories
 
 licences: $(DEV) ## List the licences of what latlas builds on: docs/licences.md
 	$(PY) tools/licences.py
 
-# The oldest versions that pyproject.toml allows, in an environment of their own; the newest are what a run without a lock gets.
+# The oldest versions that pyproject.toml allows, and the newest that the index serves, each in an environment of its own. TESTS="…" runs
+# some tests, TORCH=2.6.0 another torch than the locked one (which then is the CUDA build, unless pip is told where CPU builds are).
+TESTS ?=
+TORCH ?= $(shell sed -n 's/^torch==//p' constraints.txt)
+ENDS_EXTRAS := avatars,data,explore,features,hub,onnx,test
+ENDS_PYTEST := -W ignore::DeprecationWarning -m "not slow and not ray and not browser" --ignore tests/architecture --ignore tests/docs --ignore tests/browser
+
 test-lowest: | $(PY) ## Run the tests with the oldest dependencies that latlas says it works with
 	$(PYTHON) -m venv $(VENV)-lowest
-	$(PY) tools/lower_bounds.py > $(VENV)-lowest/constraints.txt
-	$(VENV)-lowest/bin/python -m pip install --quiet --constraint $(VENV)-lowest/constraints.txt --editable '.[avatars,data,features,hub,onnx]' 'pytest>=8' 'hypothesis>=6.100' 'beartype>=0.20'
+	$(PY) tools/lower_bounds.py --torch $(TORCH) > $(VENV)-lowest/constraints.txt
+	$(VENV)-lowest/bin/python -m pip install --quiet --constraint $(VENV)-lowest/constraints.txt --editable '.[$(ENDS_EXTRAS)]'
 	$(VENV)-lowest/bin/python -m pip install --quiet --no-deps $(ZOO)
-	$(VENV)-lowest/bin/python -m pytest -o addopts="--import-mode=importlib" -m "not slow and not ray and not browser" --ignore tests/architecture --ignore tests/docs --ignore tests/app --ignore tests/browser
+	$(VENV)-lowest/bin/python -m pytest -o addopts="--import-mode=importlib" $(ENDS_PYTEST) $(TESTS)
 
 test-newest: | $(PY) ## Run the tests with the newest dependencies that the package index serves (torch as locked)
 	$(PYTHON) -m venv $(VENV)-newest
-	grep '^torch==' constraints.txt > $(VENV)-newest/constraints.txt
-	$(VENV)-newest/bin/python -m pip install --quiet --constraint $(VENV)-newest/constraints.txt --editable '.[dev]'
+	echo 'torch==$(TORCH)' > $(VENV)-newest/constraints.txt
+	$(VENV)-newest/bin/python -m pip install --quiet --upgrade --upgrade-strategy eager --constraint $(VENV)-newest/constraints.txt --editable '.[$(ENDS_EXTRAS)]'
 	$(VENV)-newest/bin/python -m pip install --quiet --no-deps $(ZOO)
-	$(VENV)-newest/bin/python -m pytest
+	$(VENV)-newest/bin/python -m pytest $(ENDS_PYTEST) $(TESTS)
+
+test-ends: | $(PY) ## Try every dependency at both ends of its versions, with a few tests: minutes
+	$(MAKE) test-lowest test-newest TESTS="$$($(PY) tools/ends.py)"
 
 torture: $(DEV) ## Kills, full disks, two writers, changed bytes: benchmarks/results/torture.json
 	$(PY) benchmarks/torture.py
 
 fuzz: $(DEV) ## Fuzz every loader, guided by coverage; what is found is kept under tests/hostile/findings
 	$(PY) -m pip install --quiet 'atheris>=3.0'
-	$(PY) tools/fuzz.py --engine atheris --runs 20000 --findings tests/hostile/findings
+	$(PY) tools/fuzz.py --engine atheris --runs 20000 --go-on --findings tests/hostile/findings --record benchmarks/results/fuzz.json
+	$(PY) benchmarks/fuzzing.py
 
 zoo: $(DEV) ## Make the models that latlas carries again (those under runs/ are not trained again)
 	$(PY) tools/make_zoo.py

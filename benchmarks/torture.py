@@ -1,10 +1,11 @@
-"""What becomes of artifacts when processes are killed, disks are full, two write at once, and bytes change.
+"""What becomes of artifacts when processes are killed, disks are full, two write at once, and bytes change; hostile files; the page under load.
 
-    make torture                                  # all parts, some twenty minutes on two cores
+    make torture                                  # all parts, under thirty minutes on two cores
     python benchmarks/torture.py --part two       # one part again; the others keep what was found
 
 Writes benchmarks/results/torture.json part by part, and the table of docs/concepts/trust.md. Every run is the command line itself, in a
-fork of one process that has imported what it needs (see torture_runs).
+fork of one process that has imported what it needs (see torture_runs); hostile files (torture_hostile) and the page (torture_page) have
+processes of their own.
 """
 
 import argparse
@@ -29,6 +30,7 @@ RESULTS = ROOT / "benchmarks" / "results" / "torture.json"
 PAGE = "docs/concepts/trust.md"
 KILLED = ("training", "recoder", "encoding", "map", "support", "report")
 MOMENTS, OPERATIONS, FLIPS = 30, 12, 8  # of each verb, of each verb, of each file
+FUZZED = 500  # mutations of each loader's files; make fuzz does many more
 
 
 def main() -> int:
@@ -37,22 +39,29 @@ def main() -> int:
     parser.add_argument("--part", choices=(*PARTS, "all"), default="all")
     parser.add_argument("--seed", type=int, default=0, help="decides the moments")
     given = parser.parse_args()
-    record: dict[str, Any] = read_json(RESULTS) if RESULTS.is_file() else {"parts": {}}
+    record: dict[str, Any] = {}
     work = Path(tempfile.mkdtemp(prefix="latlas-torture-"))
     try:
         warm_up()
         for name in PARTS if given.part == "all" else (given.part,):
             began = time.monotonic()
             found = PARTS[name](work / name, given.seed)
-            record["parts"][name] = {**found, "minutes": round((time.monotonic() - began) / 60, 1)}
-            record |= {"command": "python benchmarks/torture.py", "versions": package_versions(), "bounds": bounds(record)}
-            RESULTS.parent.mkdir(exist_ok=True)
-            write_json(RESULTS, record)
+            record = keep(name, {**found, "minutes": round((time.monotonic() - began) / 60, 1)})
     finally:
         shutil.rmtree(work, ignore_errors=True)
-    write_table(PAGE, "torture", markdown(record))
     print("\n".join(record["bounds"]))
     return int(any(line.startswith("MISSED") for line in record["bounds"]))
+
+
+def keep(name: str, found: dict[str, Any]) -> dict[str, Any]:
+    """Write what a part found beside what the others have found, and the table; return all of it."""
+    record: dict[str, Any] = read_json(RESULTS) if RESULTS.is_file() else {"parts": {}}
+    record["parts"][name] = found
+    record |= {"command": "python benchmarks/torture.py", "versions": package_versions(), "bounds": bounds(record)}
+    RESULTS.parent.mkdir(exist_ok=True)
+    write_json(RESULTS, record)
+    write_table(PAGE, "torture", markdown(record))
+    return record
 
 
 def _killing(verb: str) -> Callable[[Path, int], dict[str, Any]]:
@@ -82,12 +91,29 @@ def _flips(work: Path, seed: int) -> dict[str, Any]:  # noqa: ARG001
     return {**found, "faults": [f"unnoticed: {each}" for each in found.pop("missed")]}
 
 
+def _hostile(work: Path, seed: int) -> dict[str, Any]:  # noqa: ARG001
+    from torture_hostile import run
+
+    found = run(runs=FUZZED, seed=seed)
+    faults = [f"{name}: {each['kind']}: {each['what']}" for name, done in found["fuzzed"].items() for each in done["findings"]]
+    faults += [f"{name}: {done['failed']} not refused" for name, done in found["crafted"].items() if done["failed"]]
+    return {**found, "runs": sum(done["runs"] for done in found["fuzzed"].values()), "faults": faults}
+
+
+def _page(work: Path, seed: int) -> dict[str, Any]:  # noqa: ARG001
+    from torture_page import run
+
+    return run(work)
+
+
 # The one with a gradient in this very process last: its forks could compute none afterwards.
 PARTS: dict[str, Callable[[Path, int], dict[str, Any]]] = {
     **{f"kill {verb}": _killing(verb) for verb in KILLED},
     "disk": _disk,
     "two": _two,
     "repeat": _repeat,
+    "hostile": _hostile,
+    "page": _page,
     "flips": _flips,
 }
 
@@ -122,10 +148,23 @@ def markdown(record: dict[str, Any]) -> str:
             )
         elif name == "flips":
             words, done = _WORDS[name], f"{found['flips']:,} bytes in {found['files']} files of {found['artifacts']} artifacts"
+        elif name == "hostile":
+            crafted = sum(each["tests"] for each in found["crafted"].values())
+            words, done = (
+                _WORDS[name],
+                f"{found['runs']:,} mutations for {len(found['fuzzed'])} loaders, {crafted} crafted cases",
+            )
+        elif name == "page":
+            words = f"{found['visitors']} visitors of the explorer at once, for {found['minutes asked']:g} minutes"
+            memory = found["memory_mb"]
+            done = (
+                f"{found['runs']:,} requests (median {found['seconds']['median']:g} s, worst {found['seconds']['worst']:g} s; memory at most "
+                f"{memory['first half']:.0f} MB in the first half, {memory['second half']:.0f} MB in the second, {memory['end']:.0f} MB at the end)"
+            )
         else:
             words, done = _WORDS[name], f"{found['runs']} runs"
         rows.append([words, done, str(len(found["faults"]))])
-    return table(["What was done", "How often", "Artifacts lost, changed or left half"], rows)
+    return table(["What was done", "How often", "Lost, changed, left half or let in"], rows)
 
 
 _VERBS = {
@@ -140,6 +179,7 @@ _WORDS = {
     "disk": "A disk with too little room, or read-only: twelve commands that write",
     "two": "Two processes, one output",
     "repeat": "The same command twice",
+    "hostile": "Hostile files: each loader fuzzed",
     "flips": "A byte changed",
 }
 

@@ -20,7 +20,17 @@ from typing import Any
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "torture.json"
 RUNS, SHORT_RUNS = 20_000, 500
-CRAFTED = ("test_no_code_runs.py", "test_containers.py", "test_pictures.py", "test_properties.py")
+CRAFTED = (
+    "test_no_code_runs.py",
+    "test_containers.py",
+    "test_pictures.py",
+    "test_properties.py",
+    "test_checkpoints.py",
+    "test_npy_headers.py",
+    "test_work_folders.py",
+    "test_kept_files.py",
+    "test_parquet_paths.py",
+)
 
 
 def run(progress: Callable[[str, int, int | None], object] | None = None, *, runs: int = RUNS, seed: int = 0) -> dict[str, Any]:

@@ -1,10 +1,12 @@
-"""Print a constraint for every direct dependency: the oldest version that pyproject.toml says latlas works with.
+"""Print a constraint for every dependency of a user: the oldest version that pyproject.toml says latlas works with.
 
-    python tools/lower_bounds.py > lowest.txt && pip install --constraint lowest.txt -e '.[dev]'
+    python tools/lower_bounds.py > lowest.txt && pip install --constraint lowest.txt -e '.[hub,onnx]'
+    python tools/lower_bounds.py --torch 2.6.0
 
-torch stays as constraints.txt has it: older CPU builds are not on every package index.
+Unless another is asked for, torch stays as constraints.txt has it: package indexes serve older versions as CUDA builds of gigabytes.
 """
 
+import argparse
 import re
 import sys
 import tomllib
@@ -12,11 +14,11 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 _BOUND = re.compile(r"^(?P<name>[A-Za-z0-9._-]+)(\[[^\]]*\])?\s*(>=|==)\s*(?P<version>[0-9][0-9a-z.]*)")
-TOOLS = ("pytest", "hypothesis", "beartype", "ruff", "mypy", "import-linter", "playwright")  # of developers, not of users
+NOT_FOR_USERS = ("bench", "dev", "docs", "test")  # extras of developers, who take what is new
 
 
 def lower_bounds(pyproject: str) -> dict[str, str]:
-    r"""Return name -> lowest version of the dependencies, extras included and the developers' tools excepted.
+    r"""Return name -> lowest version of the dependencies, extras for users included; the highest bound, where there are several.
 
     Raises:
         ValueError: a dependency states no lower bound.
@@ -26,25 +28,29 @@ def lower_bounds(pyproject: str) -> dict[str, str]:
     """
     project = tomllib.loads(pyproject)["project"]
     listed = [*project.get("dependencies", [])]
-    for requirements in project.get("optional-dependencies", {}).values():
-        listed += requirements
+    for extra, requirements in project.get("optional-dependencies", {}).items():
+        listed += requirements if extra not in NOT_FOR_USERS else ()
     found: dict[str, str] = {}
     for requirement in listed:
-        if requirement.startswith("latlas"):
-            continue
         match = _BOUND.match(requirement)
         if match is None:
             raise ValueError(f"pyproject.toml: {requirement!r} states no lower bound. Write name>=version.")
-        if match["name"] not in TOOLS:
-            found[match["name"]] = match["version"]
+        found[match["name"]] = max(found.get(match["name"], "0"), match["version"], key=_parts)
     return found
+
+
+def _parts(version: str) -> list[int]:
+    return [int(part) for part in re.findall(r"\d+", version)]
 
 
 def main() -> int:
     """Print the constraints."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--torch", help="its version; the one of constraints.txt, if none is given")
+    asked = parser.parse_args()
     bounds = lower_bounds((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     locked = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
-    torch = next(line for line in locked if line.startswith("torch=="))
+    torch = next(line for line in locked if line.startswith("torch==")) if asked.torch is None else f"torch=={asked.torch}"
     print("\n".join([torch, *(f"{name}=={version}" for name, version in sorted(bounds.items()) if name != "torch")]))
     return 0
 

@@ -7,10 +7,12 @@
 Each page runs in a folder of its own, which starts empty. Blocks marked `sh` run in a shell that stops at the first error; blocks
 marked `python` share one interpreter. A block with `title="Not run here: …"` is left alone, and the reader sees the reason; so
 is one that holds nothing but calls of make, which the continuous integration runs itself. A block marked `output` shows what the
-block before it printed on standard output.
+block before it printed on standard output. A picture under `<!-- picture 2 of health/report.html -->` is the second of that report,
+and one under `<!-- samples.png -->` is that file, as the page's blocks left them in its folder.
 """
 
 import argparse
+import base64
 import os
 import re
 import subprocess
@@ -52,6 +54,50 @@ for path in sys.stdin:
 
 class BlockError(Exception):
     """A block failed; the words say which one and how."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Made:
+    """A picture of a page that the page's own blocks make.
+
+    Args:
+        place: the report or picture file, in the folder of the run.
+        number: of the picture in the report, from 1.
+        target: where the page has it, from the page's folder.
+        start, stop: its place in the text.
+    """
+
+    place: str
+    number: int
+    target: str
+    start: int
+    stop: int
+
+
+def made_pictures(text: str) -> list[Made]:
+    """Return the pictures of a Markdown text that its blocks make, in order."""
+    form = r"^<!-- (?:picture (\d+) of )?(\S+\.(?:html|png|svg)) -->\n!\[[^\]]*\]\(([^)\s]+)\)$"
+    return [
+        Made(place=found[2], number=int(found[1] or 1), target=found[3], start=found.start(), stop=found.end())
+        for found in re.finditer(form, text, flags=re.MULTILINE)
+    ]
+
+
+def picture_of(place: str | Path, number: int = 1) -> bytes:
+    """Return a picture file, or the picture with this number of a report: a drawing (SVG) or a PNG."""
+    if Path(place).suffix != ".html":
+        return Path(place).read_bytes()
+    page = Path(place).read_text(encoding="utf-8")
+    pictures = re.findall(r'<figure>.*?(?:(<svg.*?</svg>)|<img src="data:image/png;base64,([^"]+)")', page, flags=re.DOTALL)
+    drawing, pixels = pictures[number - 1]
+    return drawing.encode() if drawing else base64.b64decode(pixels)
+
+
+def on_white(picture: bytes) -> bytes:
+    """Return a drawing with an ink and a ground of its own, as it needs where it stands alone; a PNG as it is."""
+    if not picture.startswith(b"<svg"):
+        return picture
+    return picture.replace(b"currentColor", b"#1c2430").replace(b"<svg ", b'<svg style="background:#ffffff" ', 1) + b"\n"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -236,9 +282,13 @@ def main() -> int:
         text = page.read_text(encoding="utf-8")
         with tempfile.TemporaryDirectory() as folder:
             results = run_page(text, Path(folder))
+            drawn = {made.target: on_white(picture_of(Path(folder) / made.place, made.number)) for made in made_pictures(text)}
         after = with_outputs(text, results)
         if not asked.check:
             page.write_text(after, encoding="utf-8")
+            for target, picture in drawn.items():
+                (page.parent / target).parent.mkdir(parents=True, exist_ok=True)
+                (page.parent / target).write_bytes(picture)
         elif [words(output) for _, output in shown(text)] != [words(output) for _, output in shown(after)]:
             differ += 1
             print(f"{page}: prints something else now; python tools/run_pages.py {page}")

@@ -1,5 +1,7 @@
 """Models that take no time, for rooms whose arithmetic can be followed by hand."""
 
+import os
+from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,6 +13,12 @@ from latlas.app.charts import Atlas, Chart
 from latlas.data.images import ImageSet
 from latlas.models.protocols import Posterior
 
+SET_BY_SERVE = (
+    "GRADIO_ANALYTICS_ENABLED",
+    "GRADIO_ANALYTICS_MAX_EVENTS",
+    "GRADIO_ANALYTICS_CACHE_FREQUENCY",
+    "GRADIO_TEMP_DIR",
+)
 SIDE = 8
 PIXELS = SIDE * SIDE
 
@@ -58,9 +66,27 @@ def chart(label: str = "painter", **settings: Any) -> Chart:
     return Chart(label=label, model=Painter(**settings), images=painted())
 
 
+def paintings() -> Atlas:
+    return Atlas(charts={"painter": chart(), "turned": chart("turned", turned=1), "mute": chart("mute", draws=False)})
+
+
 @pytest.fixture
 def atlas() -> Atlas:
-    return Atlas(charts={"painter": chart(), "turned": chart("turned", turned=1), "mute": chart("mute", draws=False)})
+    return paintings()
+
+
+@pytest.fixture(scope="module")
+def served() -> Iterator[Any]:
+    """The page, with what was set in the environment for it unset again at the end."""
+    pytest.importorskip("gradio", reason="the explorer needs gradio")
+    from latlas.app.serving import serve
+
+    with pytest.MonkeyPatch.context() as patch:
+        for name in SET_BY_SERVE:
+            patch.setenv(name, os.environ.get(name, "1"))
+        page = serve(paintings(), port=0)
+        yield page
+        page.close()
 
 
 @pytest.fixture

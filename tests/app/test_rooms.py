@@ -12,11 +12,12 @@ import torch
 from PIL import Image
 
 from latlas.app.charts import Atlas
-from latlas.app.markup import Row, heat_png, note, rows
+from latlas.app.markup import Column, Row, chart, heat_png, note, rows
 from latlas.app.measured import codes_of, health
 from latlas.app.rooms import health as health_room
 from latlas.app.rooms import relocation, sampling, sectors, variables
 from latlas.base.errors import CapabilityError, ImageFormatError, SettingError
+from latlas.reports import palette
 from latlas.reports.palette import FOREIGN
 
 
@@ -127,6 +128,31 @@ def test_relocated_images_are_such_as_the_map_was_not_fitted_on(atlas: Atlas) ->
     assert {int(word.removeprefix("image ")) for word in words} <= set(range(96, 120))  # the last fifth
 
 
+def test_each_error_says_in_plain_words_what_it_is_in_the_colour_of_its_row(atlas: Atlas) -> None:
+    source, target = atlas.chart("painter"), atlas.chart("turned")
+    comparison = relocation.comparison(atlas, source, target)
+    html = relocation.errors(comparison)
+    rows_of_images = relocation.pictures(relocation.relocation(atlas, source, target), source, target)
+    for name, error, colour in (
+        ("R, source&#x27;s reconstruction", comparison.R, palette.SOURCE),
+        ("M, relocation", comparison.M, palette.RELOCATED),
+        ("Target&#x27;s own reconstruction", comparison.target_R, palette.TARGET),
+        ("Target&#x27;s mean code", comparison.mean_code, palette.BOUND),
+    ):
+        row = re.search(rf"<tr><th scope=\"row\">((?!</tr>).)*{re.escape(name)}((?!</tr>).)*</tr>", html)
+        assert row is not None
+        assert f"{error.mean:.4f}" in row[0]
+        assert row[0].count(f"--la-colour:{colour}") == 2
+        assert re.search(r"<small>[A-Z][^<]{20,}\.</small>", row[0])
+        assert colour == palette.BOUND or f"--la-colour:{colour}" in rows_of_images
+    assert "fitted on images 0 to 95 of painted, and measured on images 96 to 119 of painted" in html
+    shares = [float(share) for share in re.findall(r"--la-share:([0-9.]+)", html)]
+    assert max(shares) == 1.0
+    assert shares[3] == pytest.approx(
+        comparison.mean_code.mean / max(comparison.mean_code.mean, comparison.shuffled.mean), abs=1e-4
+    )
+
+
 def test_a_visitors_image_stands_first(atlas: Atlas, painter: SimpleNamespace) -> None:
     own = painter.painted(1).tensor()[0]
     found = relocation.relocation(atlas, atlas.chart("painter"), atlas.chart("turned"), uploads=[own])
@@ -235,6 +261,15 @@ def test_the_sheet_is_the_diagnosis_by_gain(atlas: Atlas) -> None:
     assert names == [str(line[0]) for line in lines]
     assert values[-2:] == [0.0, 0.0]
     assert verdicts[-1] == "collapsed"
+    html = health_room.chart(found, "variance of means")
+    assert [
+        f"variable {name}, {verdict}: variance of means" in html for name, verdict in zip(names, verdicts, strict=True)
+    ] == [True] * 6
+    shares = [float(share) for share in re.findall(r"<i style=\"--la-share:([0-9.]+)", html)]
+    assert shares == pytest.approx([value * shares[0] / values[0] for value in values], abs=1e-3)
+    assert max(shares) > 0.5
+    assert palette.KL in health_room.chart(found, "KL, nats")
+    assert "<hr" in health_room.chart(found, "sum of the two")
     with pytest.raises(SettingError, match="The chart shows"):
         health_room.bars(found, "beauty")
 
@@ -269,3 +304,23 @@ def test_what_visitors_and_models_are_called_is_escaped() -> None:
     assert "<script" not in html
     assert "\"'" not in html.replace("=\"'", "")
     assert note("") == ""
+
+
+def test_a_chart_is_as_high_as_its_numbers_and_draws_none_below_0_or_that_is_none() -> None:
+    values = [3.0, 0.0, -1.0, float("nan"), 6.0]
+    html = chart(
+        [Column(name=str(place), value=value, colour="#000000", words='<"x">') for place, value in enumerate(values)],
+        axis="things",
+        unit="size, m",
+        words="Things",
+        legend=[("#000000", "a <sort>")],
+        mark=4.5,
+    )
+    assert re.findall(r"<i style=\"--la-share:([0-9.]+)", html) == ["0.5000", "0.0000", "0.0000", "0.0000", "1.0000"]
+    assert re.findall(r"<hr style=\"--la-share:([0-9.]+)", html) == ["0.7500"]
+    assert re.findall(r"<li>([^<]+)</li>", html) == ["6", "3", "0"]
+    assert "<sort>" not in html
+    assert '<"x">' not in html
+    empty = chart([], axis="", unit="", words="", legend=[])
+    assert "nan" not in empty
+    assert "<li title" not in empty

@@ -1,31 +1,23 @@
 """The page is served to this machine alone, tells nobody, and is no interface for programs."""
 
+import asyncio
 import json
 import os
 import socket
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
 from latlas.app.charts import Atlas
-from latlas.app.serving import Served, free_port, serve
+from latlas.app.serving import Served, _sweeping, free_port
+from latlas.app.upload_folder import UploadFolder
 from latlas.base.errors import LatlasError, MissingExtraError, SettingError
 from latlas.cli.main import app
 
 pytest.importorskip("gradio", reason="the explorer needs gradio")
-
-
-@pytest.fixture
-def served(atlas: Atlas, monkeypatch: pytest.MonkeyPatch) -> Iterator[Served]:
-    for name in ("GRADIO_ANALYTICS_ENABLED", "GRADIO_TEMP_DIR"):
-        monkeypatch.setenv(name, os.environ.get(name, ""))  # so that what is set is unset again
-    page = serve(atlas, port=0)
-    yield page
-    page.close()
 
 
 def _get(url: str) -> bytes:
@@ -45,8 +37,9 @@ def test_the_page_answers_on_this_machine_without_telling_anybody(served: Served
     # No function of the page is offered to programs.
     assert config["dependencies"]
     assert {each["api_visibility"] for each in config["dependencies"]} == {"private"}
-    info = json.loads(_get(served.url + "gradio_api/info"))
-    assert info["named_endpoints"] == {}
+    with pytest.raises(urllib.error.HTTPError) as refused:
+        _get(served.url + "gradio_api/info")
+    assert refused.value.code == 404
     # Fonts are the system's own.
     assert b"fonts.googleapis" not in _get(served.url)
     assert b"url(http" not in _get(served.url + "theme.css")
@@ -64,11 +57,25 @@ def test_a_file_of_too_many_bytes_is_not_taken(served: Served) -> None:
     assert refused.value.code == 413
 
 
-def test_nothing_but_uploads_of_this_page_can_be_fetched_as_a_file(served: Served) -> None:
-    for path in ("/etc/passwd", __file__, str(Path.cwd() / "pyproject.toml")):
-        with pytest.raises(urllib.error.HTTPError) as refused:
-            _get(f"{served.url}gradio_api/file={path}")
-        assert refused.value.code in (403, 404)
+def test_what_is_no_longer_needed_is_let_go_again_and_again_even_after_a_failure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    clock = iter(range(10_000))
+    uploads = UploadFolder(tmp_path, most=100, lifetime=20.0, clock=lambda: float(next(clock)))
+    path = Path(uploads.put(b"a picture"))
+    monkeypatch.setattr("latlas.app.serving._SWEPT", 0.001)
+
+    async def sweep_for_a_while() -> None:
+        sweeping = asyncio.create_task(_sweeping(uploads, page=None))  # a page that has nothing to look at
+        for _ in range(2000):
+            await asyncio.sleep(0.005)
+            if not path.exists():
+                break
+        sweeping.cancel()
+
+    asyncio.run(sweep_for_a_while())
+    assert not path.exists()
+    assert "could not let go" in caplog.text
 
 
 def test_a_port_that_is_taken_is_told_and_one_that_nobody_asked_for_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -55,6 +55,9 @@ def test_progress_is_told_in_shares_and_not_too_often() -> None:
     for done in range(1001):
         report("decoding", done, 1000, "now")
     report("of unknown length", 3, None)
+    named: list[str] = []
+    shown(lambda share, desc: named.append(desc))("encoding mnist:test[0:2000][0:1600]", 1600, 1600)
+    assert named == ["encoding images 0 to 1,599 of mnist:test"]
     assert seen[0] == ((0, 1000), "decoding now")
     assert seen[-1] == ((1000, 1000), "decoding now")
     assert len(seen) < 20

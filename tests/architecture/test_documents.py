@@ -43,6 +43,7 @@ TABLES = [
     ("docs/reproductions/noise-injection.md", "noise-injection", "sparsity", "sparsity", "noise_table"),
     ("docs/reproductions/noise-injection.md", "noise-settled", "noise_settled", "noise_settled", "markdown"),
     ("docs/concepts/trust.md", "torture", "torture", "torture", "markdown"),
+    ("docs/concepts/trust.md", "fuzz", "fuzz", "fuzzing", "markdown"),
     ("docs/reproductions/variance-law.md", "variance-law", "sparsity", "sparsity", "law_table"),
     ("docs/reproductions/pruning.md", "pruning", "pruning", "pruning", "markdown"),
     ("docs/concepts/maps.md", "little-data", "map_studies", "map_studies", "little_data_table"),

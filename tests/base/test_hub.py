@@ -395,7 +395,10 @@ def test_a_half_fetched_artifact_is_not_taken_for_a_whole_one(hub: FakeHub, monk
     model().push_to_hub("ada/digits", token=TOKEN)
     (resolve("ada/digits") / "model.safetensors").unlink()
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
-    with pytest.raises(HubError, match="Could not fetch ada/digits, which is no folder here"):
+    # Older clients answer with what they have, and the artifact's own list tells.
+    with pytest.raises(
+        (HubError, ArtifactError), match=r"Could not fetch ada/digits, which is no folder here|model\.safetensors is missing"
+    ):
         VAE.from_pretrained("ada/digits")
 
 

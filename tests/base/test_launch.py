@@ -14,6 +14,9 @@ LIGHTNING = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1", "WORLD_SIZE": "2", 
 @pytest.mark.parametrize(("environment", "launcher"), [(TORCHRUN, "torchrun"), (SRUN, "srun")])
 def test_a_launcher_tells_each_process_its_place(environment: dict[str, str], launcher: str) -> None:
     assert launched(environment) == Launch(launcher=launcher, rank=5, world=8, local_rank=1)
+    told = launched({**environment, "LOCAL_WORLD_SIZE": "3", "SLURM_STEP_NUM_NODES": "3"})
+    assert told is not None
+    assert told.local_world == 3, "of 8 on 3 machines, one has 3 at least"
     assert not is_first(environment)
     assert local_rank(environment) == 1
 

@@ -27,6 +27,14 @@ ROOMS = {
 }
 
 
+# Whether the code that is shown has the value at which the first slider stands.
+_DRAWN = """() => {
+    const variable = Number(document.querySelector('#variable-0 label').innerText.match(/variable (\\d+)/)[1]);
+    const code = JSON.parse(document.querySelector('#variables-code textarea').value);
+    return Math.abs(code[variable] - Number(document.querySelector('#variable-0 input[type=number]').value)) < 1e-3;
+}"""
+
+
 def _enter(page: Any, room: str) -> None:
     page.get_by_role("tab", name=room, exact=True).click()
     page.wait_for_selector(ROOMS[room])
@@ -85,6 +93,7 @@ def _clear(page: Any, field: str) -> None:
 
 def test_moving_a_slider_redraws_and_resetting_brings_the_picture_back(visit: Callable[..., Any]) -> None:
     page = visit()
+    page.get_by_role("button", name="The code").click()
     at_first = _sources(page, "#variables-pictures")
     slider = page.locator("#variable-0 input[type=range]")
     slider.focus()
@@ -99,12 +108,11 @@ def test_moving_a_slider_redraws_and_resetting_brings_the_picture_back(visit: Ca
     page.mouse.down()
     page.mouse.move(box["x"] + box["width"] * 0.95, box["y"] + box["height"] / 2, steps=6)
     page.mouse.up()
-    dragged = _until_changed(page, "#variables-pictures", moved)
-    page.wait_for_timeout(500)
+    page.wait_for_function(_DRAWN)  # the last of the moves is, and with it all of them
+    dragged = _sources(page, "#variables-pictures")
+    assert dragged[0] not in (at_first[0], moved[0])
     page.get_by_role("button", name="Reset sliders").click()
-    _until_changed(page, "#variables-pictures", dragged)
-    page.wait_for_timeout(500)
-    assert _sources(page, "#variables-pictures") == at_first
+    assert _until_changed(page, "#variables-pictures", dragged) == at_first
 
 
 def test_a_collapsed_variable_is_folded_away_and_changes_nothing_to_be_seen(visit: Callable[..., Any]) -> None:
@@ -124,14 +132,17 @@ def test_a_collapsed_variable_is_folded_away_and_changes_nothing_to_be_seen(visi
 
 def test_codes_start_from_images_seeds_and_the_mean_and_are_copied_and_saved(visit: Callable[..., Any]) -> None:
     page = visit()
-    seen = [_sources(page, "#variables-pictures")]
-    page.get_by_role("button", name="Next").click()
-    seen.append(_until_changed(page, "#variables-pictures", seen[-1]))
+    pictures = page.locator("#variables-pictures img")
+    page.get_by_role("button", name="Next", exact=True).click()
+    page.wait_for_selector("#variables-pictures img[alt='Original: image 1']")
+    assert pictures.count() == 3
     page.get_by_label("a random code").check()
-    seen.append(_until_changed(page, "#variables-pictures", seen[-1]))
-    assert len(seen[-1]) == 2  # now, and as it started: there is no original
+    page.wait_for_selector("#variables-pictures img[alt$=': random code, seed 1']")
+    assert pictures.count() == 2  # now, and as it started: there is no original
     page.get_by_label("the mean code").check()
-    seen.append(_until_changed(page, "#variables-pictures", seen[-1]))
+    page.wait_for_selector("#variables-pictures img[alt$=': mean of 400 codes']")
+    assert pictures.count() == 2
+    page.get_by_role("button", name="Next", exact=True).wait_for(state="hidden")  # of means there is one
     page.get_by_role("button", name="The code").click()
     text = page.locator("#variables-code textarea").input_value()
     page.locator("#variables-code button").first.click()
@@ -170,6 +181,10 @@ def test_images_are_relocated_and_an_upload_joins_them(visit: Callable[..., Any]
     _enter(page, "Map")
     first = _sources(page, "#relocation-pictures")
     assert len(first) == 4 * 6
+    errors = page.inner_text("#relocation-errors")
+    assert "R, source's reconstruction" in errors
+    assert "What both models and the map between them lose together." in errors
+    assert "fitted on images 0 to 319 of mnist:test, and measured on images 320 to 399 of mnist:test" in errors
     page.get_by_role("button", name="Other images").click()
     others = _until_changed(page, "#relocation-pictures", first)
     page.locator("#relocation-target input").click()
@@ -284,7 +299,8 @@ def test_a_seed_decides_what_every_sampler_draws(visit: Callable[..., Any]) -> N
 def test_the_sheet_has_a_chart_and_a_table_whose_rows_show_their_variable(visit: Callable[..., Any]) -> None:
     page = visit()
     _enter(page, "Health")
-    page.wait_for_selector("#health-chart canvas, #health-chart svg")
+    assert page.locator("#health-chart .la-columns li").count() == 16
+    assert "variable 7, active: gain" in str(page.locator("#health-chart .la-columns li").first.get_attribute("title"))
     shown = _sources(page, "#health-traversal")
     page.locator("#health-table [data-testid='cell-2-2']").click()
     row = _until_changed(page, "#health-traversal", shown)
@@ -308,6 +324,26 @@ def test_rooms_are_entered_by_the_keyboard(visit: Callable[..., Any]) -> None:
     page.keyboard.press("Shift+Tab")  # to its neighbour; gradio leaves the arrows to sliders
     page.keyboard.press("Space")
     _until_changed(page, "#sectors-pictures", before)
+
+
+def test_how_far_an_answer_is_stands_in_one_place(visit: Callable[..., Any]) -> None:
+    page = visit()
+    page.evaluate(
+        """() => {
+            window.most = 0;
+            setInterval(() => {
+                const shown = [...document.querySelectorAll('[data-testid=status-tracker]')].filter(
+                    each => each.checkVisibility({opacityProperty: true, visibilityProperty: true}) && each.offsetHeight > 0
+                );
+                window.most = Math.max(window.most, shown.length);
+            }, 5);
+        }"""
+    )
+    page.get_by_label("a random code").check()
+    page.wait_for_selector("#variables-pictures img[alt$=': random code, seed 0']")
+    for room in ("Map", "Sectors", "Sampling", "Health"):
+        _enter(page, room)
+    assert page.evaluate("window.most") == 1
 
 
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])

@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 import torch
 import typer
-from click.testing import Result
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 from latlas.base.errors import LatlasError
 from latlas.cli import generators, training

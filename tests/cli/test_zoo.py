@@ -1,6 +1,8 @@
 """`latlas zoo`, and zoo:NAME where a verb asks for a map or a sampler."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -68,3 +70,20 @@ def test_images_are_drawn_with_a_sampler_of_the_zoo_and_of_no_other_model(tmp_pa
     assert (drawn != prior).any()
     other = CliRunner().invoke(app, ["sample", "zoo:digits-dense", *sampler, "--out", str(tmp_path / "other.npy")])
     assert isinstance(other.exception, CodeShapeError)
+
+
+def test_names_are_listed_without_torch() -> None:
+    for arguments in (["zoo"], ["zoo", "--json"], ["zoo", "digits-dense"], ["zoo", "dcgan-faces"]):
+        code = (
+            f"import sys\nfrom latlas.cli.main import app\nsys.argv = ['latlas', *{arguments!r}]\n"
+            "try:\n    app()\nexcept SystemExit:\n    pass\nprint('torch' in sys.modules)"
+        )
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+        assert "digits-dense" in done.stdout or "dcgan-faces" in done.stdout
+        assert done.stdout.splitlines()[-1] == "False"
+
+
+def test_names_are_whole_on_a_narrow_terminal() -> None:
+    done = CliRunner().invoke(app, ["zoo"], env={"COLUMNS": "80"})
+    for name in ("digits-dense-to-digits-conv", "avatars-stylegan2-recoder"):
+        assert f"\n{name} " in done.stdout

@@ -1,5 +1,7 @@
 """An `.npy` that stays on disk gives what the same file gives in memory."""
 
+import sys
+from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
 
 import numpy as np
@@ -94,3 +96,38 @@ def test_bounds_that_leave_the_array_are_refused(tmp_path: Path) -> None:
     for bounds in [(0, 10), (-1, 2), (3, 3)]:
         with pytest.raises(SettingError, match="has 9 images"):
             list(source.blocks([bounds]))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_a_pass_keeps_nothing_of_the_file_in_memory(order: str, tmp_path: Path) -> None:
+    def held() -> int:
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return 1024 * sum(int(line.split()[1]) for line in lines if line.startswith(("RssFile", "RssShmem")))
+
+    values = np.arange(2**25, dtype=np.int64).astype(np.uint8).reshape(-1, 64, 64)  # 32 MiB
+    np.save(tmp_path / "a.npy", np.asarray(values, order=order))  # type: ignore[call-overload]
+    before, most = held(), 0
+    source = open_images(f"{tmp_path / 'a.npy'}[3:8190]")
+    assert isinstance(source, ArrayFile)
+    for start, block in zip(
+        range(0, 8187, 819), source.blocks((at, min(at + 819, 8187)) for at in range(0, 8187, 819)), strict=True
+    ):
+        most = max(most, held() - before)
+        assert torch.equal(block.pixels[:, 0], torch.from_numpy(values[3 + start : 3 + start + 819][: len(block)]))
+    assert most < 4 * 2**20
+    assert int(np.asarray(source.array).max()) == 255
+    assert held() - before > 24 * 2**20, "the measure would have seen it"
+
+
+def test_what_travels_to_a_worker_is_the_files_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    np.save(tmp_path / "a.npy", np.arange(50_000, dtype=np.int64).astype(np.uint8).reshape(500, 10, 10))
+    monkeypatch.chdir(tmp_path)
+    source = open_images("a.npy[100:400]")
+    sent = ForkingPickler.dumps(source)
+    assert len(sent) < 1000
+    monkeypatch.chdir("/")
+    came = ForkingPickler.loads(sent)
+    assert (came.name, len(came), came.listing_hash) == (source.name, 300, source.listing_hash)
+    (mine,), (theirs,) = source.blocks([(7, 99)]), came.blocks([(7, 99)])
+    assert mine.pixels.equal(theirs.pixels)

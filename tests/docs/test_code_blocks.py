@@ -35,6 +35,8 @@ def test_every_block_of_a_page_runs_and_prints_what_the_page_shows(name: str, tm
     for (block, before), (_, now) in zip(run_pages.shown(text), run_pages.shown(after), strict=True):
         alike = difflib.SequenceMatcher(None, run_pages.words(before), run_pages.words(now), autojunk=False).ratio()
         assert alike >= ALIKE, f"line {block.line} prints now:\n{now}"
+    for made in run_pages.made_pictures(text):
+        assert run_pages.picture_of(tmp_path / made.place, made.number)
 
 
 @pytest.mark.parametrize("name", PAGES)
@@ -57,6 +59,17 @@ def test_no_page_shows_a_place_of_the_machine_that_ran_it(name: str) -> None:
     text = PAGES[name].read_text(encoding="utf-8")
     for place in (str(ROOT), str(Path.home()) + os.sep, "/tmp/"):
         assert place not in text
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_a_picture_that_a_page_makes_is_in_the_folder_of_pictures(name: str) -> None:
+    for made in run_pages.made_pictures(PAGES[name].read_text(encoding="utf-8")):
+        assert (PAGES[name].parent / made.target).is_file(), "python tools/run_pages.py draws them"
+        assert Path(made.target).suffix == (".svg" if _is_drawing(PAGES[name].parent / made.target) else ".png")
+
+
+def _is_drawing(path: Path) -> bool:
+    return path.read_bytes().startswith(b"<svg")
 
 
 def _page(*blocks: tuple[str, str]) -> str:

@@ -2,10 +2,8 @@
 
 import importlib
 import re
-import shutil
 import subprocess
-import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from html.parser import HTMLParser
 from importlib.util import find_spec
 from pathlib import Path
@@ -28,26 +26,6 @@ def make_reference(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     return importlib.import_module("make_reference")
 
 
-def _build(folder: Path) -> subprocess.CompletedProcess[str]:
-    program = Path(sys.executable).with_name("zensical")
-    return subprocess.run([program, "build", "--strict"], cwd=folder, capture_output=True, text=True, timeout=300, check=False)
-
-
-@pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    """The built site, and what the generator said."""
-    folder = tmp_path_factory.mktemp("docs")
-    shutil.copytree(DOCS, folder / "docs")
-    for name in ("mkdocs.yml", "CHANGELOG.md"):
-        shutil.copy(ROOT / name, folder)
-    for name in ("src", "tools"):
-        (folder / name).symlink_to(ROOT / name)
-    done = _build(folder)
-    said = re.sub(r"\x1b\[[0-9;]*m", "", done.stdout + done.stderr)
-    assert done.returncode == 0, said
-    return folder / "site", said
-
-
 @needs_zensical
 def test_the_site_builds_without_a_warning(site: tuple[Path, str]) -> None:
     _, said = site
@@ -56,12 +34,14 @@ def test_the_site_builds_without_a_warning(site: tuple[Path, str]) -> None:
 
 
 @needs_zensical
-def test_a_link_that_leads_nowhere_fails_the_build(tmp_path: Path) -> None:
+def test_a_link_that_leads_nowhere_fails_the_build(
+    tmp_path: Path, build_site: Callable[[Path], subprocess.CompletedProcess[str]]
+) -> None:
     (tmp_path / "docs").mkdir()
     (tmp_path / "mkdocs.yml").write_text("site_name: x\n", encoding="utf-8")
     for link, fails in (("[other](other.md)", True), ("nothing", False)):
         (tmp_path / "docs" / "index.md").write_text(f"# Page\n\n{link}\n", encoding="utf-8")
-        assert (_build(tmp_path).returncode != 0) == fails
+        assert (build_site(tmp_path).returncode != 0) == fails
 
 
 class _Page(HTMLParser):
@@ -84,7 +64,7 @@ class _Page(HTMLParser):
         self.loaded += [found["src"]] if "src" in found else []
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def pages(site: tuple[Path, str]) -> dict[Path, _Page]:
     folder, _ = site
     return {
@@ -158,8 +138,19 @@ def test_every_picture_of_a_page_says_in_words_what_it_shows() -> None:
 
 def test_every_picture_is_shown_on_some_page() -> None:
     texts = "".join(page.read_text(encoding="utf-8") for page in [ROOT / "README.md", *DOCS.rglob("*.md")])
-    unused = {picture.name for picture in (DOCS / "pictures").iterdir() if f"pictures/{picture.name}" not in texts}
+    pictures = [path for path in (DOCS / "pictures").rglob("*") if path.is_file()]
+    unused = {
+        picture.name for picture in pictures if f"pictures/{picture.relative_to(DOCS / 'pictures').as_posix()}" not in texts
+    }
     assert unused == set()
+
+
+def test_every_drawing_has_an_ink_and_a_ground_of_its_own() -> None:
+    """As an image a drawing takes no colours from the page that shows it, which may be dark."""
+    for drawing in (DOCS / "pictures").rglob("*.svg"):
+        text = drawing.read_text(encoding="utf-8")
+        assert "currentColor" not in text, drawing.name
+        assert re.match(r"<svg [^>]*background:#ffffff", text), drawing.name
 
 
 def test_the_reference_pages_are_those_of_the_docstrings_and_help_texts(make_reference: ModuleType) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from latlas.base.artifacts import CONFIG
 from latlas.base.errors import (
@@ -21,13 +22,16 @@ from latlas.base.errors import (
     NonFiniteError,
     OutputExistsError,
 )
+from latlas.base.provenance import Provenance
 from latlas.data.images import ImageSet
 from latlas.encodings import encode as encode_module
 from latlas.encodings.encode import encode
 from latlas.encodings.encoding import Encoding, require_paired
+from latlas.encodings.statistics import posterior_moments
 from latlas.models.adapters.callables import CallableModel
 from latlas.models.architectures.conv import Conv
 from latlas.models.vae import VAE
+from latlas.numerics.posteriors import PosteriorMoments
 
 LATENT = 3
 MIXING = torch.randn(12, 2 * LATENT, generator=torch.Generator().manual_seed(5))
@@ -69,7 +73,7 @@ def images(generator: torch.Generator) -> ImageSet:
 
 @pytest.fixture
 def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(encode_module, "images_at_once", lambda _: 7)  # 23 images: three batches and a remainder of two
+    monkeypatch.setattr(encode_module, "encoding_batch", lambda _: 7)  # 23 images: three batches and a remainder of two
 
 
 # Encoding
@@ -248,6 +252,38 @@ def test_moments_are_numpys(kind: str, images: ImageSet) -> None:
 
 
 # Pairing
+
+
+class LargestMade(TorchFunctionMode):
+    """Notes the size of the largest tensor of its own that any call returns; views of the given one do not count."""
+
+    def __init__(self, given: Tensor) -> None:
+        super().__init__()
+        self.given, self.bytes = given.untyped_storage().data_ptr(), 0
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        found = func(*args, **(kwargs or {}))
+        for each in found if isinstance(found, tuple | list) else [found]:
+            if isinstance(each, Tensor) and each.untyped_storage().data_ptr() != self.given:
+                self.bytes = max(self.bytes, each.untyped_storage().nbytes())
+        return found
+
+
+@pytest.mark.parametrize("of", ["the store's statistics", "the encoding's own"])
+def test_no_variances_are_made_up_where_there_are_none(of: str) -> None:
+    codes = torch.randn(40_000, 6, generator=torch.Generator().manual_seed(0))
+    encoding = Encoding(
+        mean=codes, log_variance=None, model="m", images="i", images_hash="0", provenance=Provenance(made_by="encode")
+    )
+    with LargestMade(codes) as made:
+        found = posterior_moments(encoding) if of == "the store's statistics" else encoding.moments()
+    assert made.bytes <= 8192 * 6 * 8, "no more than a chunk in float64"
+    np.testing.assert_allclose(found.variance_of_means.numpy(), codes.double().numpy().var(axis=0), rtol=1e-12)
+    rows = found.as_rows()
+    assert rows[3:5].equal(torch.zeros(2, 6).double()), "posterior variance and deviation"
+    assert rows[5].equal(torch.full((6,), torch.inf).double()), "nats to the prior"
+    points = PosteriorMoments.of(codes, torch.full_like(codes, -torch.inf))
+    torch.testing.assert_close(rows, points.as_rows(), rtol=1e-10, atol=1e-12)
 
 
 def test_two_models_codes_of_one_image_set_are_paired(images: ImageSet) -> None:

@@ -21,7 +21,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from latlas.base import placing
+from latlas.base import artifacts, placing, work_folders
 from latlas.base.artifacts import CONFIG
 from latlas.base.errors import (
     ArtifactError,
@@ -33,7 +33,7 @@ from latlas.base.errors import (
 )
 from latlas.base.provenance import UNSTATED, file_hash
 from latlas.data.images import ImageSet, PixelBlock, SkippedImage
-from latlas.encodings import mapped, store
+from latlas.encodings import jobs, mapped, store
 from latlas.encodings.arrays import write_array
 from latlas.encodings.encode import encode
 from latlas.encodings.encoding import Encoding, require_paired, tree_of
@@ -346,21 +346,68 @@ def test_a_run_that_kept_nothing_leaves_nothing(tmp_path: Path) -> None:
 
 
 def test_a_process_that_died_between_renaming_and_clearing_up_is_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def dies(work: Path) -> None:
+    def dies(work: Path, target: Path) -> None:
         raise KeyboardInterrupt
 
     source = Pictures(100)
     with monkeypatch.context() as patched:
-        patched.setattr(store, "_clear", dies)
+        patched.setattr(jobs, "discard", dies)
         with pytest.raises(KeyboardInterrupt):
             encode(model(), source, out=tmp_path / "codes")
     before = content(tmp_path / "codes")
     assert litter(tmp_path) == [".codes.encoding"]
-    encode(model(encode_with=lambda images: pytest.fail("encoded again")), source, out=tmp_path / "codes")
+    again = model(encode_with=lambda images: pytest.fail("encoded again"))
+    assert len(encode(again, source, out=tmp_path / "codes")) == 100
     assert content(tmp_path / "codes") == before
     assert litter(tmp_path) == []
     with pytest.raises(OutputExistsError):
         encode(model(), source, out=tmp_path / "codes")
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
+def test_wherever_clearing_up_ends_the_same_command_is_done_or_finds_nothing_to_go_on_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a folder that is deleted file by file, what is left at some moment says nothing of a whole encoding."""
+    source, states = Pictures(2 * STEP), list[str]()
+    monkeypatch.setattr(jobs, "discard", lambda work, target: None)
+    for allowed in range(100):
+        out = tmp_path / f"codes{allowed}"
+        encode(model(), source, out=out, shard_rows=STEP)
+
+        def killed_at(allowed: int = allowed, out: Path = out) -> None:
+            left = allowed
+
+            def counted(call: Callable[..., Any]) -> Callable[..., Any]:
+                def counting(*given: Any, **options: Any) -> Any:
+                    nonlocal left
+                    if left == 0:
+                        os.kill(os.getpid(), signal.SIGKILL)
+                    left -= 1
+                    return call(*given, **options)
+
+                return counting
+
+            for name in ("rename", "unlink", "rmdir", "mkdir"):
+                setattr(os, name, counted(getattr(os, name)))
+            work_folders.discard(out.parent / f".{out.name}.encoding", out)
+
+        process = multiprocessing.get_context("fork").Process(target=killed_at)
+        process.start()
+        process.join()
+        if process.exitcode == 0:
+            break
+        with monkeypatch.context() as patched:
+            patched.setattr(jobs, "discard", work_folders.discard)
+            try:
+                encode(model(encode_with=lambda images: pytest.fail("encoded again")), source, out=out, shard_rows=STEP)
+                states.append("done")
+            except OutputExistsError:
+                states.append("nothing to go on with")
+        assert litter(tmp_path) == []
+    assert states[:2] == ["done", "done"]
+    assert set(states[2:]) == {"nothing to go on with"}
+    assert len(states) > 5
 
 
 def test_what_a_model_without_a_fingerprint_left_is_never_gone_on_with(tmp_path: Path) -> None:
@@ -510,6 +557,8 @@ def test_a_full_disk_is_one_line_and_what_was_there_stays(
                 told = str(failure)
         if disk.calls <= allowed:
             break
+        if not told:  # the whole encoding has its place: what was left to do is to clear up
+            break
         failures += 1
         assert "\n" not in told
         assert "No space left on device" in told
@@ -572,6 +621,51 @@ def test_more_left_out_images_than_a_config_takes_are_kept_in_a_file(tmp_path: P
     for verify in (True, False):
         with pytest.raises(ArtifactError, match=r"damaged|not a readable encoding"):
             Encoding.from_pretrained(tmp_path / "codes", verify=verify)
+
+
+def test_a_shard_that_leaves_out_more_than_a_record_takes_is_whole_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The limit of a record lowered to what these images take: of shards of a million long names it is that of any."""
+    monkeypatch.setattr(artifacts, "MOST_JSON", 50_000)
+    bad = tuple(range(1, 2000))
+    source = Pictures(2 * STEP, bad=bad)
+    with open_job(model(), source, tmp_path / "codes", shard_rows=STEP) as job:
+        write_shard(job.work, encode_shard(model(), source, 0, job))
+        assert job.missing() == [1]
+        lines = job.work / "skipped-00000.jsonl"
+        assert lines.stat().st_size > 50_000
+        assert all(path.stat().st_size < 50_000 for path in job.work.glob("*.json"))
+    encoding = encode(model(), source, out=tmp_path / "codes", shard_rows=STEP)
+    assert tuple(each.index for each in encoding.skipped) == bad
+    assert {each.name for each in encoding.skipped} == {f"p{index}.png" for index in bad}
+    assert len(encoding) == len(encoding.names) == 2 * STEP - len(bad)
+    assert Encoding.from_pretrained(tmp_path / "codes").skipped == encoding.skipped
+
+
+@pytest.mark.parametrize("damage", ["cut short", "gone"])
+def test_a_shard_without_its_list_of_what_was_left_out_is_computed_again(damage: str, tmp_path: Path) -> None:
+    source = Pictures(2 * STEP, bad=tuple(range(1, 2000)))
+    with open_job(model(), source, tmp_path / "codes", shard_rows=STEP) as job:
+        for number in (0, 1):
+            write_shard(job.work, encode_shard(model(), source, number, job))
+        lines = job.work / "skipped-00000.jsonl"
+        lines.unlink() if damage == "gone" else lines.write_bytes(lines.read_bytes()[:-1])
+        assert job.missing() == [0]
+    assert len(encode(model(), source, out=tmp_path / "codes", shard_rows=STEP).skipped) == 1999
+
+
+def test_shards_of_before_that_list_in_their_record_what_they_left_out_are_gone_on_with(tmp_path: Path) -> None:
+    source = Pictures(2 * STEP, bad=(3,))
+    with open_job(model(), source, tmp_path / "codes", shard_rows=STEP) as job:
+        write_shard(job.work, encode_shard(model(), source, 0, job))
+        path = job.work / "shard-00000.json"
+        record = json.loads(path.read_text())
+        del record["others"]
+        record["skipped"] *= 1500
+        path.write_text(json.dumps(record))
+        assert job.missing() == [1]
+    assert len(encode(model(), source, out=tmp_path / "codes", shard_rows=STEP).skipped) == 1500
 
 
 def test_not_one_good_image_is_an_error(tmp_path: Path) -> None:

@@ -17,7 +17,8 @@ ROOT = Path(__file__).parents[2]
 FINDINGS = sorted((Path(__file__).parent / "findings").glob("*-*"))
 RUNS = 150
 TARGETS = (
-    "artifacts", "safetensors", "npy", "npz", "pickles", "idx", "pictures", "openvino", "tables", "tars", "data-specs", "model-specs",
+    "artifacts", "weights", "encodings", "safetensors", "npy", "npz", "pickles", "torch-files", "idx", "openvino", "tables", "diffusers",
+    "pictures", "uploads", "tars", "parquet", "hub-sets", "celeba", "data-specs", "model-specs", "repositories", "work-folders", "streams",
 )  # fmt: skip
 
 
@@ -42,10 +43,19 @@ def test_every_loader_is_among_the_targets(fuzz: ModuleType) -> None:
     assert set(fuzz.TARGETS) == set(TARGETS)
 
 
+def test_the_page_states_these_bounds_and_names_every_loader(fuzz: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = " ".join((ROOT / "docs" / "concepts" / "trust.md").read_text(encoding="utf-8").split())
+    assert "one second of processor time and without the process growing by 512 MiB" in text
+    assert (fuzz.MOST_SECONDS, fuzz.MOST_MEMORY) == (1.0, 512 * 2**20)
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    assert set(importlib.import_module("fuzzing")._WORDS) == set(TARGETS)
+
+
 @pytest.mark.parametrize("target", TARGETS)
 def test_mutated_files_are_read_or_refused_and_nothing_else(target: str, outcomes: dict[str, dict[str, Any]]) -> None:
     outcome = outcomes[target]
     assert outcome["findings"] == []
+    assert outcome["done"] == RUNS
     assert outcome["read"] + outcome["refused"] >= RUNS
     assert outcome["refused"] > RUNS // 20  # else nothing was tried
     assert outcome["read"] > 0  # nor was it all refused at the door

@@ -10,13 +10,14 @@ from huggingface_hub import ModelCard
 
 from latlas.base.artifacts import CARD, CONFIG, write_config, writing
 from latlas.base.cards import FOLDER
-from latlas.base.errors import ArtifactError
+from latlas.base.errors import ArtifactError, UnknownNameError
 from latlas.base.hub import Pushable
 from latlas.base.provenance import Provenance
 from latlas.maps.folding import fold
 from latlas.maps.linear import LinearMap
 from latlas.maps.loading import load_map
 from latlas.maps.spatial_map import SpatialMap
+from latlas.models import carried_folders
 from latlas.models.architectures.registry import architecture
 from latlas.models.loading import load_model
 from latlas.models.relocated import RelocatedModel
@@ -88,3 +89,17 @@ def test_a_map_is_found_in_the_folder_of_the_report_on_it(tmp_path: Path) -> Non
         write_config(beside, kind="report", settings={}, provenance=Provenance(made_by="compare"))
     with pytest.raises(ArtifactError, match="holds a latlas report, where a latlas linear-map or spatial-map is needed"):
         load_map(tmp_path / "report")
+
+
+def test_a_spatial_map_of_the_zoo_is_asked_for_as_any_other_and_none_is_refused_in_words(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(
+        UnknownNameError, match=r"spatial map of the zoo.*digits-dense-to-digits-conv is a linear-map"
+    ) as refusal:
+        SpatialMap.from_pretrained("zoo:digits-dense-to-digits-conv")
+    assert "\n" not in str(refusal.value)
+    made = a_spatial_map()
+    made.save_pretrained(tmp_path / "some-map")
+    monkeypatch.setattr(carried_folders, "CARRIED", tmp_path)
+    torch.testing.assert_close(SpatialMap.from_pretrained("zoo:some-map").weight, made.weight, rtol=0, atol=0)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from latlas.base.errors import CapabilityError, CodeShapeError, ImageFormatError, SettingError
+from latlas.models.adapters.callables import CallableModel
 from latlas.models.adapters.modules import ModuleModel, from_module
 from latlas.models.protocols import CodeScale, require_autoencoder, require_generator
 
@@ -264,3 +265,33 @@ def test_a_model_that_serves_other_sizes_says_how_to_ask_for_them() -> None:
         model.encode(torch.rand(1, 1, 12, 12))
     with pytest.raises(ImageFormatError, match="--resize 8"):
         model.encode(torch.rand(1, 1, 10, 10))
+
+
+# What is stated of it
+
+
+@pytest.mark.parametrize("shape", [(28, 28), [28, 28], (1, 28, 28, 1), (1, 28, 0), (1, -28, 28), ()])
+def test_an_image_shape_that_no_image_has_is_refused_at_once(shape: Any) -> None:
+    with pytest.raises(SettingError) as mistake:
+        from_module(Pixels(), image_shape=shape, latent_shape=LATENT)
+    assert "image_shape takes channels, height and width" in str(mistake.value)
+    assert repr(shape) in str(mistake.value)
+    assert "\n" not in str(mistake.value)
+
+
+@pytest.mark.parametrize("shape", [(), (0,), (-6,), (2, 3), (1, 2, 3, 4)])
+def test_a_latent_shape_that_no_code_has_is_refused_at_once(shape: Any) -> None:
+    with pytest.raises(SettingError, match="latent_shape takes the number of variables"):
+        from_module(Pixels(), image_shape=SHAPE, latent_shape=shape)
+
+
+def test_shapes_may_be_what_torch_gives(images: Tensor) -> None:
+    model = from_module(Pixels(), image_shape=images.shape[1:], latent_shape=torch.Size([6]))
+    assert model.image_shape == SHAPE
+    assert type(model.image_shape) is tuple
+    assert torch.equal(model.encode(images).mean, wrap(Pixels()).encode(images).mean)
+
+
+def test_a_pair_of_functions_with_an_impossible_shape_is_refused_at_once() -> None:
+    with pytest.raises(SettingError, match="pair: image_shape takes channels, height and width"):
+        CallableModel(name="pair", image_shape=(1, 28, 0), latent_shape=LATENT)

@@ -13,18 +13,26 @@ from safetensors import safe_open
 from torch import Tensor
 from typer.main import get_command
 
+from latlas.base import artifacts
 from latlas.base.artifacts import read_json
-from latlas.base.errors import ArtifactError, CapabilityError, CodeShapeError, SettingError, UnknownNameError
+from latlas.base.errors import (
+    ArtifactError,
+    CapabilityError,
+    CodeShapeError,
+    MissingPathError,
+    SettingError,
+    UnknownNameError,
+)
 from latlas.base.seeds import generator as seeded
 from latlas.cli.main import app
 from latlas.data.loading import load_images
 from latlas.maps.linear import LinearMap
 from latlas.maps.loading import load_map
 from latlas.models import carried_folders
-from latlas.models.carried_folders import CARRIED, carried_entry, carried_names
+from latlas.models.carried_folders import CARRIED, carried_card, carried_entry, carried_names, zoo_entries
 from latlas.models.loading import load_model
 from latlas.models.protocols import require_autoencoder, require_encoder, require_generator
-from latlas.models.zoo import ZOO, zoo_entries
+from latlas.models.zoo import ZOO
 from latlas.samplers.fit import load_sampler
 
 ROOT = Path(__file__).parents[2]
@@ -273,6 +281,33 @@ def test_a_folder_that_exists_is_no_name_of_the_zoo(tmp_path: Path, monkeypatch:
     (tmp_path / "zoo:digits-dense-to-digits-conv").mkdir()
     with pytest.raises(ArtifactError, match=r"has no config\.json"):
         load_map("zoo:digits-dense-to-digits-conv")
+
+
+def test_a_map_or_sampler_without_its_scheme_is_guessed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(
+        MissingPathError, match=r"No map folder digits-dense-to-digits-cnv\. Did you mean zoo:digits-dense-to-digits-conv\?"
+    ):
+        load_map("digits-dense-to-digits-cnv")
+    with pytest.raises(MissingPathError, match=r"Did you mean zoo:digits-conv-second-stage\?"):
+        load_sampler("digits-conv-second-stage")
+    with pytest.raises(MissingPathError, match="No folder nowhere"):
+        load_map("nowhere")
+
+
+def test_the_names_of_files_are_those_of_every_artifact() -> None:
+    assert (carried_folders.CONFIG, carried_folders.CARD) == (artifacts.CONFIG, artifacts.CARD)
+
+
+def test_a_card_that_is_not_there_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(carried_folders, "CARRIED", tmp_path)
+    shutil.copytree(CARRIED / "digits-dense-to-digits-conv", tmp_path / "whole")
+    assert carried_card("whole") == (CARRIED / "digits-dense-to-digits-conv" / "README.md").read_text(encoding="utf-8")
+    (tmp_path / "whole" / "README.md").unlink()
+    with pytest.raises(ArtifactError, match=r"is incomplete.*Install latlas again"):
+        carried_card("whole")
+    with pytest.raises(UnknownNameError):
+        carried_card("nothing")
 
 
 def test_a_damaged_installation_is_told_and_what_is_being_written_is_not_seen(

@@ -57,6 +57,38 @@ def test_a_missing_folder_comes_with_the_command_that_would_make_it(tmp_path: Pa
         load_model(tmp_path / "nowhere")
 
 
+@pytest.mark.parametrize(
+    ("text", "meant"),
+    [
+        ("digits-dense", "zoo:digits-dense?"),
+        ("digit-dense", "zoo:digits-dense?"),
+        ("Digits-Conv", "zoo:digits-conv?"),
+        ("avatars-stylegan2#w", "zoo:avatars-stylegan2#w?"),
+        ("avatars-stylegan2#w+", "zoo:avatars-stylegan2#w+?"),
+        ("mobile-stylegan?size=64", "zoo:mobile-stylegan?size=64?"),
+        ("avatars-dcgan+avatars-dcgan-recoder", "zoo:avatars-dcgan+zoo:avatars-dcgan-recoder?"),
+    ],
+)
+def test_a_name_of_the_zoo_without_its_scheme_is_guessed(
+    text: str, meant: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(MissingPathError) as mistake:
+        load_model(text)
+    assert f"No model folder {text}. Did you mean {meant} " in str(mistake.value)
+
+
+@pytest.mark.parametrize(
+    "text", ["digits", "vae", "avatars", "runs/x/digits-dense", "./digits-dense", "nothing", "a+digits-dense"]
+)
+def test_nothing_is_guessed_where_no_name_is_near_or_a_folder_was_meant(
+    text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(MissingPathError, match="Train one with"):
+        load_model(text)
+
+
 def test_a_file_is_no_model(tmp_path: Path) -> None:
     (tmp_path / "weights.pt").write_bytes(b"\x80")
     with pytest.raises(ArtifactError, match="is a file, and a model is a folder"):

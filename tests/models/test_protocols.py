@@ -1,16 +1,18 @@
 """What a model must offer: a pair of functions serves wherever a VAE does, and what is missing is told before any work."""
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from latlas.base.errors import CapabilityError, CodeShapeError, ImageFormatError
+from latlas.base.errors import CapabilityError, CodeShapeError, ImageFormatError, SettingError
 from latlas.models.adapters.callables import CallableModel
 from latlas.models.architectures.registry import architecture
 from latlas.models.protocols import (
     LatentModel,
     check_codes,
     check_images,
+    checked_shapes,
     device_of,
     require_autoencoder,
     require_encoder,
@@ -148,13 +150,25 @@ class Square(Stranger):
     image_shape = (3, 8, 8)
 
 
+class Deep(Stranger):
+    """As Stranger, for images of four channels."""
+
+    image_shape = (4, 2, 3)
+
+
 @pytest.mark.parametrize(
     ("model", "shape", "cure"),
     [
         (Square(), (3, 9, 9), r"Folders of pictures can be resized with --resize 8; convert arrays before\.$"),
-        (Square(), (1, 8, 8), r"The model takes colour images and these are grey: convert them to colour before\.$"),
-        (Stranger(), (3, 2, 3), r"The model takes grey images and these are colour: convert them to grey before\.$"),
-        (Stranger(), (4, 2, 3), r"takes grey images and these are 4-channel: convert them to grey before\.$"),
+        (Square(), (1, 8, 8), r"takes colour images and these are grey\. Pictures in files .*DATA ends in \?channels=3,"),
+        (Stranger(), (3, 2, 3), r"takes grey images and these are colour\. Pictures in files .*DATA ends in \?channels=1,"),
+        (
+            Square(),
+            (1, 9, 12),
+            r"are grey\. Pictures in files .*DATA ends in \?size=8&channels=3, .*; convert others before\.$",
+        ),
+        (Stranger(), (4, 2, 3), r"takes grey images and these are 4-channel\. .*DATA ends in \?channels=1,"),
+        (Deep(), (3, 2, 3), r"The model takes 4-channel images and these are colour: convert them to 4-channel before\.$"),
         (Stranger(), (1, 3, 3), r"Resize them to a height of 2 and a width of 3 before\.$"),
     ],
 )
@@ -176,3 +190,27 @@ def test_a_model_computes_where_its_parameters_lie() -> None:
     assert device_of(pair(device=torch.device("meta"))) == torch.device("meta")
     assert device_of(Stranger()) == torch.device("cpu")
     assert device_of(torch.nn.ReLU()) == torch.device("cpu")
+
+
+@pytest.mark.parametrize(
+    ("image_shape", "latent_shape", "words"),
+    [
+        ((28, 28), (6,), "image_shape"),
+        ((1, 28.0, 28), (6,), "image_shape"),
+        (("1", "28", "28"), (6,), "image_shape"),
+        ([[1, 28, 28]], (6,), "image_shape"),
+        (784, (6,), "image_shape"),
+        (None, (6,), "image_shape"),
+        ((1, 28, 28), 6, "latent_shape"),
+        ((1, 28, 28), (2.5,), "latent_shape"),
+    ],
+)
+def test_what_is_no_shape_is_refused(image_shape: object, latent_shape: object, words: str) -> None:
+    with pytest.raises(SettingError, match=f"^mine: {words} takes .*whole numbers above 0"):
+        checked_shapes(image_shape, latent_shape, name="mine")
+
+
+def test_shapes_come_back_as_tuples_of_python_numbers() -> None:
+    found = checked_shapes(torch.zeros(1, 28, 20).shape, np.array([4, 8, 8]), name="mine")
+    assert found == ((1, 28, 20), (4, 8, 8))
+    assert {type(size) for shape in found for size in shape} == {int}

@@ -12,7 +12,19 @@ from PIL import Image
 from latlas.base.errors import OutputExistsError
 from latlas.base.provenance import Provenance
 from latlas.reports import figures, pictures
-from latlas.reports.page import Finding, Numbers, Picture, Report, Section, Table, Words, format_number, render, write_report
+from latlas.reports.page import (
+    Finding,
+    Numbers,
+    Picture,
+    Report,
+    Section,
+    Table,
+    Words,
+    format_number,
+    render,
+    with_commands,
+    write_report,
+)
 
 
 def _report(title: str = "A title") -> Report:
@@ -103,3 +115,18 @@ def test_figures_take_the_ink_of_the_page() -> None:
     drawing = figures.error_bars([("a", 1.0, 0.1, "#0072b2")], title="T", unit="u")
     assert drawing.startswith("<svg")
     assert "currentColor" in drawing
+
+
+def test_commands_in_findings_stand_in_the_letters_of_the_shell_and_nothing_else_is_html() -> None:
+    assert with_commands("`latlas prune` <b>`") == "<code>latlas prune</code> &lt;b&gt;`"
+    report = Report(
+        title="t",
+        subtitle="s",
+        summary=[Finding(headline="Ask `latlas zoo`.", text="`<script>`")],
+        sections=[],
+        numbers={},
+        provenance=Provenance(made_by="test"),
+    )
+    page = render(report)
+    assert "Ask <code>latlas zoo</code>." in page
+    assert "<code>&lt;script&gt;</code>" in page

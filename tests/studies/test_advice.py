@@ -1,6 +1,7 @@
 """Advice: each finding follows from its number, at the border too, and the most urgent comes first."""
 
 import math
+import re
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from latlas.measurements.latents import LatentTable, latent_table
 from latlas.measurements.reconstruction import Reconstruction
 from latlas.numerics.moments import MarginalMoments
 from latlas.numerics.posteriors import PosteriorMoments
-from latlas.studies.advice import Advice, Zeroing, advise
+from latlas.studies.advice import Advice, Zeroing, advise, few_images
 
 
 def table(variances: list[float], posteriors: list[float]) -> LatentTable:
@@ -115,3 +116,27 @@ def test_exact_reconstructions_are_no_case_of_nan() -> None:
     finding = found(findings, "exact")
     assert finding.level == "good"
     assert not any("nan" in each.headline + each.text for each in findings)
+
+
+@pytest.mark.parametrize(
+    ("count", "variables", "asked"),
+    [(3, 2, 100), (99, 16, 100), (100, 16, None), (100, 101, 101), (2000, 512, None), (500, 512, 512)],
+)
+def test_images_are_too_few_below_a_hundred_and_below_the_variables(count: int, variables: int, asked: int | None) -> None:
+    findings = few_images(count, variables)
+    if asked is None:
+        assert findings == []
+        return
+    (finding,) = findings
+    assert finding.level == "warning"
+    assert f"{count} images are too few" in finding.headline
+    assert (f"fewer than the {variables} latent variables" in finding.headline) == (count < variables)
+    assert f"Give at least {asked:,}" in finding.text
+
+
+def test_the_doubt_that_is_told_of_few_images_is_that_of_drawn_ones(generator: torch.Generator) -> None:
+    for count in (3, 20):
+        variances = torch.randn(200_000, count, generator=generator).double().var(dim=1)
+        (finding,) = few_images(count, 2)
+        told = float(re.search(r"about (\d+) %", finding.text)[1])  # type: ignore[index]
+        assert told == pytest.approx(100 * float(variances.std() / variances.mean()), rel=0.03)

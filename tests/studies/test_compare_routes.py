@@ -16,6 +16,8 @@ from latlas.maps.spatial_map import SpatialMap
 from latlas.measurements.distances import frechet_distance
 from latlas.measurements.features import RawPixels
 from latlas.models.adapters.callables import CallableModel
+from latlas.reports.comparison import comparison_report
+from latlas.reports.page import render
 from latlas.studies.bounds import recovered_share, share_of
 from latlas.studies.calibrate import as_file
 from latlas.studies.compare import compare
@@ -80,7 +82,7 @@ def test_r2_is_that_of_scikit_learn_on_test_images(world: Any, basis: Tensor) ->
 
     result = compare(world.autoencoder(IDENTITY), world.autoencoder(basis), world.images(), ridge=100.0)
     moved = result.relocate(world.factors[400:].float()).double()
-    expected = r2_score(world.factors[400:] @ basis, moved, multioutput="raw_values")
+    expected = r2_score((world.factors[400:] @ basis).numpy(), moved.numpy(), multioutput="raw_values")
     np.testing.assert_allclose(result.r2, expected, atol=1e-5)
     assert explained(torch.zeros(3, 2), torch.tensor([[1.0, 0.0], [1.0, 2.0], [1.0, 4.0]])) == (None, pytest.approx(-1.5))
 
@@ -317,3 +319,18 @@ def test_codes_and_distances_that_are_no_numbers_are_refused(world: Any) -> None
         compare(alive, broken, world.images())
     with pytest.raises(NonFiniteError, match="perceptual distance returned NaN"):
         compare(alive, alive, world.images(), perceptual=lambda a, b: torch.full((len(a),), math.nan))
+
+
+def test_a_brief_comparison_has_the_same_errors_and_neither_likeness_nor_times(world: Any, basis: Tensor) -> None:
+    pair, images = (world.autoencoder(IDENTITY), world.autoencoder(basis, 0.7)), world.images()
+    whole, brief = compare(*pair, images), compare(*pair, images, brief=True)
+    for name in ("R", "L", "M", "target_R", "decode_encode", "shuffled", "mean_code", "no_map", "round_trip"):
+        assert getattr(brief, name) == getattr(whole, name), name
+    assert brief.times is None
+    assert {route.psnr for route in brief.routes.values()} == {None}
+    record = brief.to_json()
+    assert record["times"] is None
+    assert record["M"] == whole.to_json()["M"]
+    page = render(comparison_report(brief, *pair))
+    assert "PSNR" not in page
+    assert "PSNR" in render(comparison_report(whole, *pair))

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from latlas.base.errors import CapabilityError, IllPosedError, ImageFormatError
+from latlas.base.errors import CapabilityError, IllPosedError, ImageFormatError, SettingError
 from latlas.data.images import ImageSet
 from latlas.measurements.latents import COLLAPSE_RULES
 from latlas.models.adapters.callables import CallableModel
@@ -229,3 +229,21 @@ def test_one_image_is_too_few_to_call_a_model_collapsed(world: Any) -> None:
     model = world.autoencoder(torch.eye(3, dtype=torch.float64))
     with pytest.raises(IllPosedError, match="has 1 image, and a diagnosis is of how codes vary"):
         diagnose(model, world.images().slice(0, 1))
+
+
+def test_a_sheet_of_very_few_images_says_so_first(world: Any) -> None:
+    sheet = diagnose(planted(world), world.images().slice(0, 3))
+    assert sheet.advice[0].level == "warning"
+    assert "3 images are too few" in sheet.advice[0].headline
+    assert "too few" not in headlines(diagnose(planted(world), world.images()))
+
+
+def test_gains_may_be_measured_on_the_first_images_alone(world: Any) -> None:
+    model, images = planted(world), world.images()
+    whole, part = diagnose(model, images, gain_images=50), diagnose(model, images.slice(0, 50))
+    assert torch.equal(whole.gain.mean, part.gain.mean)
+    assert (whole.count, whole.gain_count, part.gain_count) == (N, 50, 50)
+    assert whole.summary["mse"] == diagnose(model, images).summary["mse"]
+    assert diagnose(model, images, gain_images=10 * N).gain_count == N
+    with pytest.raises(SettingError, match="at least 2 images, got 1"):
+        diagnose(model, images, gain_images=1)

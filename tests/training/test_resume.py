@@ -12,14 +12,14 @@ from typing import Any
 import pytest
 import torch
 
-from latlas.base.errors import ArtifactError, SettingError
+from latlas.base.errors import ArtifactError, OutputExistsError, SettingError
 from latlas.base.locking import FolderLock
 from latlas.base.progress import Progress, silent
 from latlas.base.provenance import Provenance
 from latlas.data.images import ImageSet
 from latlas.models.architectures.dense import Dense
 from latlas.models.vae import VAE
-from latlas.training import runs
+from latlas.training import resumable, runs
 from latlas.training.resumable import held_work_folder
 from latlas.training.runs import TrainedVAE, train_vae
 
@@ -130,6 +130,47 @@ def test_a_training_that_is_done_leaves_the_folder_of_the_next_one_alone(tmp_pat
     with held_work_folder(tmp_path / "model", provenance):
         (work / "settings.json").unlink()
     assert list(tmp_path.iterdir()) == [], "what held nothing is removed by whoever holds it"
+
+
+def test_a_training_that_died_when_its_model_had_its_place_is_done(
+    blobs: ImageSet, uninterrupted: TrainedVAE, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def dies(*places: Path) -> None:
+        raise PowerCut
+
+    out = tmp_path / "model"
+    with monkeypatch.context() as patched:
+        patched.setattr(resumable, "discard", dies)
+        with pytest.raises(PowerCut):
+            train(blobs, out)
+    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    told: list[tuple[int, int | None, str]] = []
+    again = train(blobs, out, lambda task, done, total, note="": told.append((done, total, note)))
+    assert told == [(EPOCHS * len(blobs), EPOCHS * len(blobs), "it was done before")]
+    assert same(again, uninterrupted)
+    assert again.history == uninterrupted.history
+    assert (again.seconds, again.warnings) == (0.0, uninterrupted.warnings)
+    assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+    with pytest.raises(OutputExistsError):
+        train(blobs, out)
+
+
+@pytest.mark.parametrize("replace", [True, False])
+def test_another_training_is_not_done_by_one_that_died_when_it_was(
+    replace: bool, blobs: ImageSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "model"
+    with monkeypatch.context() as patched:
+        patched.setattr(resumable, "discard", lambda *places: None)
+        first = train(blobs, out)
+    if replace:
+        assert not same(train(blobs, out, seed=3, replace=True), first)
+    else:
+        with pytest.raises(OutputExistsError):
+            train(blobs, out, seed=3)
+        assert VAE.from_pretrained(out).fingerprint == first.model.fingerprint
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
 
 
 KILLED = """

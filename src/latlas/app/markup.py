@@ -4,6 +4,7 @@ import base64
 import html
 import io
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -30,6 +31,27 @@ class Row:
     captions: Sequence[str] = ()  # shown below each; none: nothing is
     remark: str = ""
     heat: float | None = None  # error maps: the value that is drawn in full colour
+    colour: str | None = None  # of the palette, where the idea has one
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measure:
+    """A number with its name, what it says in plain words, and the colour of its idea."""
+
+    name: str
+    value: float
+    meaning: str
+    colour: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Column:
+    """One column of a chart."""
+
+    name: str
+    value: float
+    colour: str
+    words: str  # shown to whoever points at it
 
 
 def png(image: Float[Tensor, "c h w"]) -> bytes:
@@ -88,14 +110,51 @@ def numbers(items: Sequence[tuple[str, str, str]]) -> str:
     return f'<div class="la-numbers">{"".join(cells)}</div>'
 
 
-def table(columns: Sequence[str], lines: Sequence[Sequence[str]], caption: str) -> str:
-    """Return a table of texts."""
+def measures(parts: Sequence[Measure], *, columns: tuple[str, str], caption: str) -> str:
+    """Return a table of numbers, each with a bar as long as it is large and a sentence that says what it is."""
+    most = max((part.value for part in parts if math.isfinite(part.value)), default=0.0)
     head = "".join(f'<th scope="col">{html.escape(column)}</th>' for column in columns)
-    body = "".join(
-        "<tr>" + "".join(f"<{tag}>{html.escape(cell)}</{tag[:2]}>" for tag, cell in _cells(line)) + "</tr>" for line in lines
+    lines = (
+        f'<tr><th scope="row"><span class="la-key" style="--la-colour:{part.colour}">{html.escape(part.name)}</span>'
+        f"<small>{html.escape(part.meaning)}</small></th>"
+        f'<td><span class="la-bar" style="--la-colour:{part.colour};--la-share:{_share(part.value, most):.4f}"></span>'
+        f"{part.value:.4f}</td></tr>"
+        for part in parts
     )
     caption = f"<caption>{html.escape(caption)}</caption>"
-    return f'<div class="la-scroll"><table class="la-table">{caption}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+    return f'<table class="la-table la-measures">{caption}<thead><tr>{head}</tr></thead><tbody>{"".join(lines)}</tbody></table>'
+
+
+def chart(
+    parts: Sequence[Column], *, axis: str, unit: str, words: str, legend: Sequence[tuple[str, str]], mark: float | None = None
+) -> str:
+    """Return a chart of columns, which is moved sideways where there are more than fit; no number below 0 is drawn.
+
+    Args:
+        parts: from left to right.
+        axis: what the columns are.
+        unit: what their height is, with its unit.
+        words: the chart in words, for those who cannot see it.
+        legend: (colour, name) of each sort of column.
+        mark: a height to draw a line at; None: no line.
+    """
+    top = _round_up(
+        max([part.value for part in parts if math.isfinite(part.value)] + ([] if mark is None else [mark]), default=0.0)
+    )
+    drawn = "".join(
+        f'<li title="{html.escape(part.words, quote=True)}"><i style="--la-share:{_share(part.value, top):.4f};'
+        f'--la-colour:{part.colour}"></i><span>{html.escape(part.name)}</span></li>'
+        for part in parts
+    )
+    line = "" if mark is None else f'<hr style="--la-share:{_share(mark, top):.4f}">'
+    keys = "".join(f'<span class="la-key" style="--la-colour:{colour}">{html.escape(name)}</span>' for colour, name in legend)
+    return (
+        f'<figure class="la-chart" role="group" aria-label="{html.escape(words, quote=True)}">'
+        f"<figcaption>{html.escape(unit)}</figcaption>"
+        f'<div class="la-plot"><ol class="la-ticks">{"".join(f"<li>{tick:.3g}</li>" for tick in (top, top / 2, 0))}</ol>'
+        f'<div class="la-scroll" tabindex="0">{line}<ol class="la-columns">{drawn}</ol></div></div>'
+        f'<p class="la-legend">{keys}<span>{html.escape(axis)}</span></p></figure>'
+    )
 
 
 def downloads(code: Tensor, facts: dict[str, object]) -> str:
@@ -111,10 +170,6 @@ def downloads(code: Tensor, facts: dict[str, object]) -> str:
     return f'<p class="la-downloads">{" ".join(links)}</p>'
 
 
-def _cells(line: Sequence[str]) -> list[tuple[str, str]]:
-    return [('th scope="row"' if place == 0 else "td", cell) for place, cell in enumerate(line)]
-
-
 def _row(part: Row, columns: int) -> str:
     cells = []
     for place, (image, words) in enumerate(zip(part.images, part.words, strict=True)):
@@ -125,8 +180,9 @@ def _row(part: Row, columns: int) -> str:
     remark = f'<p class="la-remark">{html.escape(part.remark)}</p>' if part.remark else ""
     narrow = columns if columns <= _NARROW else -(-columns // 2)
     heat = " la-heat" if part.heat is not None else ""
+    key, end = ("", "") if part.colour is None else (f'<span class="la-key" style="--la-colour:{part.colour}">', "</span>")
     return (
-        f'<section class="la-row{heat}"><h4>{html.escape(part.title)}</h4>{remark}'
+        f'<section class="la-row{heat}"><h4>{key}{html.escape(part.title)}{end}</h4>{remark}'
         f'<div class="la-cells" style="--la-columns:{columns};--la-narrow:{narrow}">{"".join(cells)}</div></section>'
     )
 
@@ -140,3 +196,20 @@ def _saved(array: np.ndarray) -> bytes:
 def as_cpu(images: Tensor) -> Tensor:
     """Return images as they are shown: on the CPU, in float32, without a gradient; what is no number as 0."""
     return torch.nan_to_num(images.detach().float().cpu(), nan=0.0).clamp(0.0, 1.0)
+
+
+def _share(value: float, whole: float) -> float:
+    return min(max(value / whole, 0.0), 1.0) if whole > 0 and math.isfinite(value) else 0.0
+
+
+def _round_up(value: float) -> float:
+    """Return the next number above that is easily halved: 1, 2, 4, 5, 6 or 8 times a power of ten; 1 for 0 and below.
+
+    >>> _round_up(0.0265), _round_up(7.0), _round_up(0.0)
+    (0.03, 8.0, 1.0)
+    """
+    if value <= 0:
+        return 1.0
+    power = math.floor(math.log10(value))
+    digit = next(digit for digit in (1, 2, 3, 4, 5, 6, 8, 10, 20) if digit >= value / 10.0**power * (1 - 1e-9))
+    return float(f"{digit}e{power}")

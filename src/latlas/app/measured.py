@@ -17,8 +17,9 @@ from latlas.models.protocols import Decoder
 from latlas.numerics.posteriors import mean_by_channel
 from latlas.studies.diagnose import Diagnosis, diagnose
 
-_FEWEST, _MOST = 32, 500  # images that variables are measured on
-_VALUES = 12_000_000  # pixels decoded for it, about: some seconds of one core
+_MOST = 500  # images that variables are measured on
+_FEWEST = 32  # of these, images that gains are measured on, each of which costs a decode a variable
+_VALUES = 12_000_000  # pixels decoded for gains, about: some seconds of one core
 _REACH = 3.0  # deviations that a slider runs to either side
 
 
@@ -31,7 +32,7 @@ class Variables:
     collapsed: frozenset[int]
     low: tuple[float, ...]  # by number
     high: tuple[float, ...]
-    count: int  # images measured
+    count: int  # images that gains were measured on
 
     @property
     def active(self) -> tuple[int, ...]:
@@ -56,7 +57,7 @@ def health(atlas: Atlas, chart: Chart, progress: Progress = silent) -> Diagnosis
         raise CapabilityError(
             f"{chart.label} has no encoder, so there are no posteriors to examine. Train a recoder for it: latlas train recoder."
         )
-    return atlas.kept.get(("health", chart.label), lambda: diagnose(chart.model, measured_images(chart), progress=progress))
+    return atlas.kept.get(("health", chart.label), lambda: _diagnosed(chart, progress))
 
 
 def variables_of(atlas: Atlas, chart: Chart, progress: Progress = silent) -> Variables:
@@ -65,19 +66,28 @@ def variables_of(atlas: Atlas, chart: Chart, progress: Progress = silent) -> Var
 
 
 def measured_images(chart: Chart) -> ImageSet:
-    """Return the first images of a chart, as many as its variables are measured on in some seconds."""
+    """Return the first images of a chart, as many as its variables are measured on."""
+    return chart.images.slice(0, _MOST)
+
+
+def weighed_images(chart: Chart) -> ImageSet:
+    """Return the first of these, as many as gains are measured on in some seconds."""
     work = chart.model.latent_shape[0] * math.prod(chart.model.image_shape)
-    return chart.images.slice(0, max(_FEWEST, min(_MOST, _VALUES // work, len(chart.images))))
+    return measured_images(chart).slice(0, max(_FEWEST, _VALUES // work))
+
+
+def _diagnosed(chart: Chart, progress: Progress) -> Diagnosis:
+    return diagnose(chart.model, measured_images(chart), gain_images=len(weighed_images(chart)), progress=progress)
 
 
 def _variables(atlas: Atlas, chart: Chart, progress: Progress) -> Variables:
     encoding = codes_of(atlas, chart, progress)
     if chart.encodes:
         sheet = health(atlas, chart, progress)
-        gain, count = sheet.gain, sheet.count
+        gain, count = sheet.gain, sheet.gain_count
         collapsed = frozenset((~sheet.latents.active).nonzero().flatten().tolist())
     else:
-        images = measured_images(chart)
+        images = weighed_images(chart)
         count = len(images)
         decoder: Decoder = chart.model  # type: ignore[assignment]  # a chart's model decodes
         gain = reconstruction_gain(decoder, encoding.mean[:count], images, progress=progress)

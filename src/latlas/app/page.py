@@ -19,7 +19,7 @@ ROOMS: tuple[tuple[str, str, ModuleType], ...] = (
     ("health", "Health", health),
 )
 TITLE = "latlas explorer"
-_FORGOTTEN = (600, 3600)  # seconds: every ten minutes, files of an hour ago are deleted
+FORGOTTEN = (600, 3600)  # seconds: every ten minutes, files of an hour ago are deleted
 
 
 def build_page(atlas: Atlas) -> Any:
@@ -36,7 +36,7 @@ def build_page(atlas: Atlas) -> Any:
     except ModuleNotFoundError as failure:
         raise MissingExtraError("The explorer needs gradio: pip install 'latlas[explore]'") from failure
 
-    with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=_FORGOTTEN, fill_width=True) as page:
+    with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=FORGOTTEN, fill_width=True) as page:
         with gr.Row(equal_height=True, elem_classes="la-header"):
             gr.HTML("<h1>latlas <span>explorer</span></h1>")
             labels = list(atlas.charts)
@@ -53,13 +53,12 @@ def build_page(atlas: Atlas) -> Any:
             filled = gr.State(None)  # the model that the room shows now
             enter = _entering(gr, opening, name)
             inputs, outputs = [model, entered, filled, *opening.inputs], [filled, *opening.outputs]
+            # The first tab is selected as the page loads: its room needs no other event to be filled.
             tabs[name].select(_constant(name), None, entered, show_progress="hidden", **PRIVATE)
             tabs[name].select(
                 _always(gr, enter, name), [model, filled, *opening.inputs], outputs, show_progress="minimal", **PRIVATE
             )
             model.input(enter, inputs, outputs, show_progress="minimal", **PRIVATE)
-            if name == ROOMS[0][0]:
-                page.load(enter, inputs, outputs, show_progress="minimal", **PRIVATE)
     return page
 
 

@@ -230,7 +230,7 @@ def read_config(folder: str | Path, *, kind: str) -> dict[str, Any]:
         raise ArtifactError(f"{path} holds a latlas {found}, where a latlas {kind} is needed.")
     if record["format"] > FORMAT:
         raise ArtifactError(
-            f"{path} was written in format {record['format']}, this latlas reads up to {FORMAT}: update latlas."
+            f"{path} was written in format {record['format']}, this latlas reads up to {FORMAT}: update latlas{_needed(record)}."
         )
     for name in record["files"]:
         if Path(name).is_absolute() or ".." in Path(name).parts:
@@ -317,6 +317,13 @@ def _is_ours(record: Mapping[str, Any]) -> bool:
         and isinstance(record.get("settings"), dict)
         and isinstance(record.get("provenance"), dict)
     )
+
+
+def _needed(record: Mapping[str, Any]) -> str:
+    """Return, as the end of a sentence, the version that wrote an artifact, where its provenance names one."""
+    versions = record["provenance"].get("versions")
+    version = versions.get("latlas") if isinstance(versions, dict) else None
+    return f" to {version} or newer" if isinstance(version, str) and re.fullmatch(r"[0-9][0-9A-Za-z.+-]{0,30}", version) else ""
 
 
 def _json_text(record: Any) -> str:

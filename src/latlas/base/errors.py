@@ -5,12 +5,9 @@ Programming errors inside latlas are ordinary Python exceptions and keep their t
 """
 
 import difflib
-import re
 from collections.abc import Iterable
 
 _LONGEST = 4_000  # characters of a message; what a file says of itself may have millions
-# What would break the line, steer a terminal, turn the reading direction, or not be printable at all.
-_UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 class LatlasError(Exception):
@@ -76,18 +73,23 @@ class EngineError(LatlasError):
 
 
 def one_line(text: str) -> str:
-    r"""Return a text as one printable line: line breaks become spaces, other control characters their escapes.
+    r"""Return a text as one printable line: line breaks become spaces, and what cannot be printed its escape.
+
+    That is what would steer a terminal, turn the reading direction, or be seen by nobody.
 
     Of more than 4,000 characters the middle is left out.
 
     >>> one_line("two\nlines and \x1b[2J")
     'two lines and \\x1b[2J'
     """
-    if len(text) > _LONGEST:
-        text = f"{text[: _LONGEST // 2]} … {text[-_LONGEST // 2 + 3 :]}"
-    if text.isascii() and text.isprintable():
+    text = _cut(text)
+    if text.isprintable():
         return text
-    return _UNPRINTABLE.sub(lambda found: ascii(found[0])[1:-1], " ".join(text.splitlines()))
+    return _cut("".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in " ".join(text.splitlines())))
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST // 2]} … {text[-_LONGEST // 2 + 3 :]}"
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str], *, hint: str = "") -> UnknownNameError:

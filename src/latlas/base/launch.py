@@ -15,14 +15,15 @@ class Launch:
     rank: int  # of `world`, over all machines
     world: int
     local_rank: int  # on this machine: the number of its GPU
+    local_world: int = 1  # processes on this machine, as far as the launcher tells
 
 
 def launched(environment: Mapping[str, str] = os.environ) -> Launch | None:
     """Return this process's place; None where nobody started several.
 
-    torchrun sets RANK, WORLD_SIZE, LOCAL_RANK and MASTER_ADDR, and so does whoever starts processes by hand for
-    `torch.distributed`; srun sets SLURM_STEP_NUM_TASKS, SLURM_PROCID and SLURM_LOCALID. A batch script that calls no srun is
-    one process, whatever its job was allotted.
+    torchrun sets RANK, WORLD_SIZE, LOCAL_RANK, LOCAL_WORLD_SIZE and MASTER_ADDR, and so does whoever starts processes by hand
+    for `torch.distributed`; srun sets SLURM_STEP_NUM_TASKS, SLURM_STEP_NUM_NODES, SLURM_PROCID and SLURM_LOCALID. A batch script
+    that calls no srun is one process, whatever its job was allotted.
 
     Raises:
         SettingError: one of these variables is no number.
@@ -33,13 +34,16 @@ def launched(environment: Mapping[str, str] = os.environ) -> Launch | None:
             rank=_number(environment, "RANK"),
             world=_number(environment, "WORLD_SIZE"),
             local_rank=_number(environment, "LOCAL_RANK"),
+            local_world=max(1, _number(environment, "LOCAL_WORLD_SIZE")),
         )
     elif {"SLURM_STEP_NUM_TASKS", "SLURM_PROCID"} <= environment.keys():
+        world, machines = _number(environment, "SLURM_STEP_NUM_TASKS"), _number(environment, "SLURM_STEP_NUM_NODES")
         found = Launch(
             launcher="srun",
             rank=_number(environment, "SLURM_PROCID"),
-            world=_number(environment, "SLURM_STEP_NUM_TASKS"),
+            world=world,
             local_rank=_number(environment, "SLURM_LOCALID"),
+            local_world=max(1, -(-world // machines)) if machines > 0 else 1,
         )
     else:
         return None

@@ -2,22 +2,14 @@
 
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Annotated
 
-import typer
-
-from latlas.cli.options import Device, Json, Out, Replace, Seed
+from latlas.cli.options import Budget, Device, Json, Out, Replace, Seed, Work
 
 
 def every_study(
-    budget: Annotated[
-        str, typer.Option("--budget", help="quick: some minutes; paper: the sizes of what was published, hours.")
-    ] = "quick",
+    budget: Budget = "quick",
     out: Out = None,
-    work: Annotated[
-        Path | None,
-        typer.Option("--work", help="Folder to keep trainings in: cut off, the studies go on.", show_default="none is kept"),
-    ] = None,
+    work: Work = None,
     seed: Seed = 0,
     device: Device = "auto",
     json: Json = False,
@@ -33,13 +25,13 @@ def every_study(
 
     from latlas.base.artifacts import check_free
     from latlas.base.provenance import Provenance
-    from latlas.cli.output import print_findings, print_json, say_where
+    from latlas.cli.output import page_of, tell_study
     from latlas.cli.progress import shown
     from latlas.reports.kl_curve import kl_curve_report
     from latlas.reports.kl_studies import joined_report
     from latlas.reports.latent_cloud import latent_cloud_report
     from latlas.reports.noise_injection import noise_injection_report
-    from latlas.reports.page import Report, write_report
+    from latlas.reports.page import Report
     from latlas.reports.sparsity import sparsity_report
     from latlas.reports.trajectories import trajectories_report
     from latlas.reports.variance_law import variance_law_report
@@ -63,10 +55,4 @@ def every_study(
         }
     provenance = Provenance(made_by="latlas study all", seed=seed, made_from={}, settings={"budget": budget})
     report = joined_report(reports, provenance=provenance)
-    page = None if out is None else write_report(report, out, replace=replace)
-    if json:
-        print_json(report.numbers)
-        return
-    print_findings((finding.level, finding.headline, finding.text) for finding in report.summary)
-    if page is not None:
-        say_where(page)
+    tell_study(report.numbers, report.summary, page=page_of(report, out, replace=replace), as_json=json)

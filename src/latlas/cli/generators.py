@@ -1,7 +1,8 @@
 """`latlas train dcgan`, `latlas train stylegan2` and `latlas train recoder`."""
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -58,35 +59,27 @@ def dcgan(
 
     Example: latlas train dcgan avatars:train --channels 16 --epochs 30 --out runs/avatars
     """
-    from latlas.base.artifacts import check_free
-    from latlas.cli.progress import shown
-    from latlas.data.loading import load_images
     from latlas.models.architectures.dcgan import DCGAN
     from latlas.training.gan_runs import train_gan
 
-    if out is not None:
-        check_free(out, replace=replace)
-    built = DCGAN(channels=channels, latent=latent)
-    hush_log()
-    with shown() as progress:
-        images = load_images(data, size=resize, progress=progress)
-        result = train_gan(
-            images,
-            built,
-            epochs=epochs,
-            steps=steps,
-            batch_size=batch_size,
-            learning_rate=learning_rate,
-            gradient_penalty=gradient_penalty,
-            half_life=half_life,
-            seed=seed,
-            device=device,
-            precision=precision,
-            name=name if name is not None or out is None else out.name,
-            out=out,
-            replace=replace,
-            progress=progress,
-        )
+    result = _trained(
+        train_gan,
+        lambda: DCGAN(channels=channels, latent=latent),
+        data,
+        resize,
+        epochs=epochs,
+        steps=steps,
+        batch_size=batch_size,
+        learning_rate=learning_rate,
+        gradient_penalty=gradient_penalty,
+        half_life=half_life,
+        seed=seed,
+        device=device,
+        precision=precision,
+        name=name,
+        out=out,
+        replace=replace,
+    )
     _say(result, out, json=json)
 
 
@@ -120,38 +113,56 @@ def stylegan2(
 
     Example: latlas train stylegan2 'avatars:train?size=32' --steps 10000 --out runs/stylegan2
     """
-    from latlas.base.artifacts import check_free
-    from latlas.cli.progress import shown
-    from latlas.data.loading import load_images
     from latlas.models.architectures.stylegan2 import StyleGAN2
     from latlas.training.stylegan_runs import train_stylegan2
 
+    result = _trained(
+        train_stylegan2,
+        lambda: StyleGAN2(channel_base=channel_base, channel_max=channel_max),
+        data,
+        resize,
+        epochs=epochs,
+        steps=steps,
+        batch_size=batch_size,
+        learning_rate=learning_rate,
+        gradient_penalty=gradient_penalty,
+        path_penalty=path_penalty,
+        mixing=mixing,
+        half_life=half_life,
+        seed=seed,
+        device=device,
+        precision=precision,
+        name=name,
+        out=out,
+        replace=replace,
+    )
+    _say(result, out, json=json)
+
+
+def _trained(
+    train: Callable[..., "TrainedGAN"],
+    build: Callable[[], object],
+    data: str,
+    resize: int | None,
+    *,
+    name: str | None,
+    out: Path | None,
+    replace: bool,
+    **settings: Any,
+) -> "TrainedGAN":
+    """Return what a training of a generator gives, once its place is known to be free and its networks can be built."""
+    from latlas.cli.progress import shown
+    from latlas.data.loading import load_images
+    from latlas.training.resumable import check_out
+
     if out is not None:
-        check_free(out, replace=replace)
-    built = StyleGAN2(channel_base=channel_base, channel_max=channel_max)
+        check_out(out, replace=replace)
+    built = build()
     hush_log()
     with shown() as progress:
         images = load_images(data, size=resize, progress=progress)
-        result = train_stylegan2(
-            images,
-            built,
-            epochs=epochs,
-            steps=steps,
-            batch_size=batch_size,
-            learning_rate=learning_rate,
-            gradient_penalty=gradient_penalty,
-            path_penalty=path_penalty,
-            mixing=mixing,
-            half_life=half_life,
-            seed=seed,
-            device=device,
-            precision=precision,
-            name=name if name is not None or out is None else out.name,
-            out=out,
-            replace=replace,
-            progress=progress,
-        )
-    _say(result, out, json=json)
+        called = name if name is not None or out is None else out.name
+        return train(images, built, name=called, out=out, replace=replace, progress=progress, **settings)
 
 
 def _say(result: "TrainedGAN", out: Path | None, *, json: bool) -> None:
@@ -221,16 +232,16 @@ def recoder(
 
     Example: latlas train recoder zoo:dcgan-faces --steps 3000 --out runs/face-codes
     """
-    from latlas.base.artifacts import check_free
     from latlas.cli.models import model_on
     from latlas.cli.output import print_findings, print_json, say_where
     from latlas.cli.progress import shown
     from latlas.models.protocols import require_generator
     from latlas.models.recoder import RecoderSettings
     from latlas.training.recoders import train_recoder
+    from latlas.training.resumable import check_out
 
     if out is not None:
-        check_free(out, replace=replace)
+        check_out(out, replace=replace)
     drawn_from = require_generator(model_on(generator, device), "Training a recoder")
     with shown() as progress:
         result = train_recoder(

@@ -4,9 +4,8 @@ from typing import Annotated
 
 import typer
 
-from latlas.cli.options import Device, Json, Out, Replace, Seed
+from latlas.cli.options import Budget, Device, Json, Out, Replace, Seed
 
-Budget = Annotated[str, typer.Option("--budget", help="quick: a minute or two; paper: the sizes of what was published.")]
 Epochs = Annotated[int | None, typer.Option("--epochs", help="Of each training.", show_default="as the budget has it")]
 Train = Annotated[
     str | None,
@@ -29,27 +28,20 @@ def kl_curve(
     Example: latlas study kl-curve --out kl-curve
     """
     from latlas.base.artifacts import check_free
-    from latlas.cli.output import print_findings, print_json, print_table, say_where
+    from latlas.cli.output import page_of, tell_study
     from latlas.reports.kl_curve import kl_curve_report
-    from latlas.reports.page import write_report
     from latlas.studies.kl_curve import run
 
     if out is not None:
         check_free(out, replace=replace)
     study = run(budget, seed)
     report = kl_curve_report(study)
-    page = None if out is None else write_report(report, out, replace=replace)
-    if json:
-        print_json(study.to_json())
-        return
-    print_table(
+    table = (
         "Least KL to the prior, by ratio of deviation to mean",
         ("ratio", "variance, formula", "variance, search", "KL, nats"),
         [[f"{curve.ratio:g}", curve.minimum, curve.found_minimum, curve.found_kl_nats] for curve in study.curves],
     )
-    print_findings((finding.level, finding.headline, finding.text) for finding in report.summary)
-    if page is not None:
-        say_where(page)
+    tell_study(report.numbers, report.summary, table, page=page_of(report, out, replace=replace), as_json=json)
 
 
 def trajectories(
@@ -70,7 +62,7 @@ def trajectories(
     Example: latlas study trajectories --budget quick --out trajectories
     """
     from latlas.base.artifacts import check_free
-    from latlas.cli.output import print_findings, print_json, print_table, say_where
+    from latlas.cli.output import tell_study
     from latlas.cli.progress import shown
     from latlas.data.loading import load_images
     from latlas.reports.trajectories import trajectories_findings, write_trajectories
@@ -91,10 +83,7 @@ def trajectories(
             progress=progress,
         )
     page = None if out is None else write_trajectories(study, out, replace=replace)
-    if json:
-        print_json(study.to_json())
-        return
-    print_table(
+    table = (
         "Posterior variance, geometric mean over the variables, mean over the images followed",
         ("moment", "variance"),
         [
@@ -102,9 +91,7 @@ def trajectories(
             *([f"after epoch {epoch}", variance] for epoch, variance in enumerate(study.over_epochs, start=1)),
         ],
     )
-    print_findings((finding.level, finding.headline, finding.text) for finding in trajectories_findings(study))
-    if page is not None:
-        say_where(page)
+    tell_study(study.to_json(), trajectories_findings(study), table, page=page, as_json=json)
 
 
 def coverage_3d(
@@ -130,7 +117,7 @@ def coverage_3d(
     Example: latlas study coverage-3d --budget quick --out coverage-3d
     """
     from latlas.base.artifacts import check_free
-    from latlas.cli.output import print_findings, print_json, print_table, say_where
+    from latlas.cli.output import tell_study
     from latlas.cli.progress import shown
     from latlas.data.loading import load_images
     from latlas.reports.latent_cloud import WORDS, latent_cloud_findings, write_latent_cloud
@@ -153,14 +140,9 @@ def coverage_3d(
             progress=progress,
         )
     page = None if out is None else write_latent_cloud(study, out, replace=replace)
-    if json:
-        print_json(study.to_json())
-        return
-    print_table(
+    table = (
         f"Means over seeds; {study.features} over {study.samples:,} images",
         ("quantity", *ARMS),
         [[words, *(study.mean_of(arm, quantity) for arm in ARMS)] for quantity, words in WORDS.items()],
     )
-    print_findings((finding.level, finding.headline, finding.text) for finding in latent_cloud_findings(study))
-    if page is not None:
-        say_where(page)
+    tell_study(study.to_json(), latent_cloud_findings(study), table, page=page, as_json=json)

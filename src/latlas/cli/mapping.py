@@ -286,6 +286,7 @@ def relocate(
 
     from latlas.base.artifacts import check_free, check_place, write_file
     from latlas.base.errors import ArtifactError, MissingPathError, NonFiniteError, OutputExistsError
+    from latlas.base.npy import check_header
     from latlas.cli.output import print_json, say_where
     from latlas.encodings.encoding import Encoding
     from latlas.maps.loading import load_map
@@ -309,6 +310,8 @@ def relocate(
             relocated.save_pretrained(out, replace=replace)
     else:
         try:
+            with codes.open("rb") as stream:
+                check_header(stream)
             rows = torch.from_numpy(np.load(codes, allow_pickle=False)).float()
         except (ValueError, TypeError, OSError, EOFError) as failure:
             raise ArtifactError(f"{codes} is not a readable .npy of numbers.") from failure

@@ -46,3 +46,14 @@ Precision = Annotated[str, typer.Option("--precision", help="auto, float32 or bf
 Name = Annotated[
     str | None, typer.Option("--name", help="What reports call the result.", show_default="the folder's name, or the kind")
 ]
+
+# Of studies
+Budget = Annotated[str, typer.Option("--budget", help="quick: minutes; paper: the sizes of what was published, hours.")]
+Work = Annotated[
+    Path | None,
+    typer.Option(
+        "--work",
+        help="Folder to keep trainings in: cut off, the study goes on, and others share them.",
+        show_default="none is kept",
+    ),
+]

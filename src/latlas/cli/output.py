@@ -3,7 +3,12 @@
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+_NAME = 40  # letters of the longest name
+
+if TYPE_CHECKING:
+    from latlas.reports.page import Finding, Report
 
 
 def print_json(record: Mapping[str, Any]) -> None:
@@ -28,8 +33,11 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]
     from rich.table import Table
 
     table = Table(title=title, title_justify="left", header_style="bold", box=None, pad_edge=False)
+    rows = list(rows)
+    # What stands first is often a name that is to be typed again: other columns make room for it.
+    whole = all(len(str(row[0])) <= _NAME for row in rows)
     for number, column in enumerate(columns):
-        table.add_column(column, justify="left" if number == 0 else "right")
+        table.add_column(column, justify="left" if number == 0 else "right", no_wrap=number == 0 and whole)
     for row in rows:
         table.add_row(*(f"{cell:.4g}" if isinstance(cell, float) else "–" if cell is None else str(cell) for cell in row))
     Console().print(table)
@@ -38,3 +46,36 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]
 def say_where(path: str | Path, what: str = "report") -> None:
     """Print where the result lies."""
     print(f"The {what} lies at {path}")
+
+
+def page_of(report: "Report", out: Path | None, *, replace: bool) -> Path | None:
+    """Write a report where --out asks for it; return its page, or None."""
+    from latlas.reports.page import write_report
+
+    return None if out is None else write_report(report, out, replace=replace)
+
+
+def tell_study(
+    numbers: Mapping[str, Any],
+    findings: "Sequence[Finding]",
+    *tables: tuple[str, Sequence[str], Iterable[Sequence[Any]]],
+    page: Path | None,
+    as_json: bool,
+) -> None:
+    """Print what a study found: its numbers alone as JSON; or its tables, its findings, and where its page lies.
+
+    Args:
+        numbers: all of them.
+        findings: in words.
+        tables: title, columns and rows of each.
+        page: that was written, if any.
+        as_json: whether --json was given.
+    """
+    if as_json:
+        print_json(numbers)
+        return
+    for title, columns, rows in tables:
+        print_table(title, columns, rows)
+    print_findings((finding.level, finding.headline, finding.text) for finding in findings)
+    if page is not None:
+        say_where(page)

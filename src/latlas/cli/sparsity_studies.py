@@ -1,20 +1,12 @@
 """The verbs of `latlas study` about collapsed variables: `sparsity`, `noise-injection`, `variance-law`."""
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from latlas.cli.options import Device, Json, Out, Replace, Resize, Seed
-
-if TYPE_CHECKING:
-    from latlas.reports.page import Report
-
-Budget = Annotated[str, typer.Option("--budget", help="quick: minutes; paper: the sizes of what was published, hours.")]
-Work = Annotated[
-    Path | None,
-    typer.Option("--work", help="Folder to keep trainings in: cut off, the study goes on; the three studies share theirs."),
-]
+from latlas.cli.options import Budget, Device, Json, Out, Replace, Resize, Seed, Work
 
 
 def sparsity(
@@ -37,6 +29,7 @@ def sparsity(
     Example: latlas study sparsity --budget quick --out sparsity
     """
     from latlas.base.artifacts import check_free
+    from latlas.cli.output import page_of, tell_study
     from latlas.cli.progress import shown
     from latlas.reports.sparsity import sparsity_report
     from latlas.studies.sparsity import run
@@ -47,15 +40,9 @@ def sparsity(
     with shown() as progress:
         study = run(budget, seed, progress, data=chosen, work=work, device=device)
     rows = [[f"{c.network}, {c.data}, {c.term}", ", ".join(map(str, c.collapsed)), c.mean, c.spread] for c in study.counts]
-    _tell(
-        sparsity_report(study),
-        "Collapsed variables of 16, one number a seed",
-        ("training", "collapsed", "mean", "spread"),
-        rows,
-        out=out,
-        replace=replace,
-        json=json,
-    )
+    report = sparsity_report(study)
+    table = ("Collapsed variables of 16, one number a seed", ("training", "collapsed", "mean", "spread"), rows)
+    tell_study(report.numbers, report.summary, table, page=page_of(report, out, replace=replace), as_json=json)
 
 
 def noise_injection(
@@ -82,8 +69,8 @@ def noise_injection(
     Example: latlas study noise-injection --budget quick --out noise
     """
     from latlas.base.artifacts import check_free
-    from latlas.base.errors import SettingError
     from latlas.cli.models import model_on
+    from latlas.cli.output import page_of, tell_study
     from latlas.cli.progress import shown
     from latlas.data.loading import load_images
     from latlas.reports.noise_injection import noise_injection_report
@@ -93,12 +80,7 @@ def noise_injection(
     from latlas.training.noise_injection import require_noisable
 
     size = as_budget(budget)
-    if model and len(model) != 2:
-        raise SettingError(f"Give one MODEL and then DATA, or neither; got {len(model)} arguments.")
-    if model and work is not None:
-        raise SettingError(
-            "--work keeps the nets that the study trains; with a MODEL of your own there are none. Leave it out."
-        )
+    _check_own(model, work, wanted="one MODEL and then DATA, or neither", fits=lambda count: count == 2)
     if out is not None:
         check_free(out, replace=replace)
     with shown() as progress:
@@ -112,15 +94,9 @@ def noise_injection(
         [f"{each.model}, variable {each.course.variable}", *(getattr(each.events, name) for name in EVENTS), each.events.delay]
         for each in study.runs
     ]
-    _tell(
-        noise_injection_report(study),
-        "Epoch in which each event was first seen",
-        ("run", *EVENTS, "delay"),
-        rows,
-        out=out,
-        replace=replace,
-        json=json,
-    )
+    report = noise_injection_report(study)
+    table = ("Epoch in which each event was first seen", ("run", *EVENTS, "delay"), rows)
+    tell_study(report.numbers, report.summary, table, page=page_of(report, out, replace=replace), as_json=json)
 
 
 def variance_law(
@@ -146,9 +122,9 @@ def variance_law(
     Example: latlas study variance-law runs/a runs/b mnist:train --out variance-law
     """
     from latlas.base.artifacts import check_free
-    from latlas.base.errors import SettingError
     from latlas.base.provenance import Provenance
     from latlas.cli.models import model_on
+    from latlas.cli.output import page_of, tell_study
     from latlas.cli.progress import shown
     from latlas.data.loading import load_images
     from latlas.reports.variance_law import variance_law_report
@@ -156,10 +132,7 @@ def variance_law(
     from latlas.studies.variance_law import history_of, run, variance_law_point, variance_law_study
 
     as_budget(budget)
-    if models and len(models) < 2:
-        raise SettingError("Give the models and then the images, or nothing at all; got one argument.")
-    if models and work is not None:
-        raise SettingError("--work keeps the nets that the study trains; with models of your own there are none. Leave it out.")
+    _check_own(models, work, wanted="the models and then the images, or nothing at all", fits=lambda count: count > 1)
     if out is not None:
         check_free(out, replace=replace)
     with shown() as progress:
@@ -176,35 +149,20 @@ def variance_law(
             study = variance_law_study(points, provenance=provenance)
         else:
             study = run(budget, seed, progress, work=work, device=device)
-    _tell(
-        variance_law_report(study),
+    report = variance_law_report(study)
+    table = (
         "Variance of means + mean posterior variance, over variables",
         ("model", "mean", "mean, active", "mean, collapsed", "least", "most"),
         [[p.model, p.mean, p.mean_of(active=True), p.mean_of(active=False), p.low, p.high] for p in study.points],
-        out=out,
-        replace=replace,
-        json=json,
     )
+    tell_study(report.numbers, report.summary, table, page=page_of(report, out, replace=replace), as_json=json)
 
 
-def _tell(
-    report: "Report",
-    title: str,
-    columns: tuple[str, ...],
-    rows: list[list[object]],
-    *,
-    out: Path | None,
-    replace: bool,
-    json: bool,
-) -> None:
-    from latlas.cli.output import print_findings, print_json, print_table, say_where
-    from latlas.reports.page import write_report
+def _check_own(given: list[str] | None, work: Path | None, *, wanted: str, fits: Callable[[int], bool]) -> None:
+    """Refuse a number of arguments that no study of models of one's own takes, and --work beside them."""
+    from latlas.base.errors import SettingError
 
-    page = None if out is None else write_report(report, out, replace=replace)
-    if json:
-        print_json(report.numbers)
-        return
-    print_table(title, columns, rows)
-    print_findings((finding.level, finding.headline, finding.text) for finding in report.summary)
-    if page is not None:
-        say_where(page)
+    if given and not fits(len(given)):
+        raise SettingError(f"Give {wanted}; got {len(given)} argument{'s' if len(given) > 1 else ''}.")
+    if given and work is not None:
+        raise SettingError("--work keeps the nets that the study trains; with models of your own there are none. Leave it out.")

@@ -52,11 +52,10 @@ def little_data(
     from latlas.base.artifacts import check_free
     from latlas.base.errors import SettingError
     from latlas.cli.models import model_on
-    from latlas.cli.output import print_findings, print_json, print_table, say_where
+    from latlas.cli.output import page_of, tell_study
     from latlas.cli.progress import shown
     from latlas.data.loading import load_images
     from latlas.reports.little_data import little_data_report
-    from latlas.reports.page import write_report
     from latlas.studies.little_data import study_little_data
 
     if out is not None:
@@ -82,18 +81,12 @@ def little_data(
             progress=progress,
         )
     report = little_data_report(study)
-    page = None if out is None else write_report(report, out, replace=replace)
-    if json:
-        print_json(study.to_json())
-        return
-    print_table(
+    table = (
         f"{study.source} → {study.target}: M error with a ridge by generalised cross-validation ({study.full['gcv']:.4g} of all images)",
         ("selector", *map(str, study.points)),
         [[name, *(study.fit(name, size, "gcv").mean for size in study.points)] for name in study.selectors],
     )
-    print_findings((finding.level, finding.headline, finding.text) for finding in report.summary)
-    if page is not None:
-        say_where(page)
+    tell_study(report.numbers, report.summary, table, page=page_of(report, out, replace=replace), as_json=json)
 
 
 @app.command("directions")
@@ -125,11 +118,10 @@ def directions(
     """
     from latlas.base.artifacts import check_free
     from latlas.cli.models import model_on
-    from latlas.cli.output import print_findings, print_json, print_table, say_where
+    from latlas.cli.output import page_of, tell_study
     from latlas.cli.progress import shown
     from latlas.data.loading import load_images
     from latlas.reports.directions import direction_report
-    from latlas.reports.page import write_report
     from latlas.studies.directions import study_direction
 
     if out is not None:
@@ -150,18 +142,12 @@ def directions(
             progress=progress,
         )
     report = direction_report(study)
-    page = None if out is None else write_report(report, out, replace=replace)
-    if json:
-        print_json(study.to_json())
-        return
-    print_table(
+    table = (
         f"{attribute}: share of test images in which an edit succeeds, at {study.steps[-1]} steps",
         ("edit", f"{study.without_name} → {study.with_name}", f"{study.with_name} → {study.without_name}"),
         [[edit.name, *study.success(edit.name)] for edit in study.edits],
     )
-    print_findings((finding.level, finding.headline, finding.text) for finding in report.summary)
-    if page is not None:
-        say_where(page)
+    tell_study(report.numbers, report.summary, table, page=page_of(report, out, replace=replace), as_json=json)
 
 
 @app.command("variance-loss")
@@ -185,10 +171,9 @@ def variance_loss(
     from latlas.base.errors import SettingError
     from latlas.base.provenance import Provenance
     from latlas.cli.models import model_on
-    from latlas.cli.output import print_findings, print_json, print_table, say_where
+    from latlas.cli.output import page_of, tell_study
     from latlas.cli.progress import shown
     from latlas.data.loading import load_images
-    from latlas.reports.page import write_report
     from latlas.reports.variance_loss import variance_loss_report
     from latlas.studies.variance_loss import variance_loss_point, variance_loss_study
 
@@ -208,18 +193,12 @@ def variance_loss(
         settings={"models": specs},
     )
     report = variance_loss_report(study, provenance)
-    page = None if out is None else write_report(report, out, replace=replace)
-    if json:
-        print_json(study.to_json())
-        return
-    print_table(
+    table = (
         f"Error and variance loss per pixel on {images.name}",
         ("model", "family", "error", "variance loss", "ratio"),
         [[point.model, point.family, point.error, point.variance_loss, point.ratio] for point in study.points],
     )
-    print_findings((finding.level, finding.headline, finding.text) for finding in report.summary)
-    if page is not None:
-        say_where(page)
+    tell_study(report.numbers, report.summary, table, page=page_of(report, out, replace=replace), as_json=json)
 
 
 app.command("all")(every_study)

@@ -135,7 +135,6 @@ def train(
 
     Example: latlas train resnet mnist --set scales=2 --set base_dim=16 --out runs/resnet
     """
-    from latlas.base.artifacts import check_free
     from latlas.base.errors import SettingError, unknown_name
     from latlas.base.launch import is_first
     from latlas.cli.output import print_findings, print_json, say_where
@@ -143,6 +142,7 @@ def train(
     from latlas.data.loading import load_images
     from latlas.models.architectures.registry import architecture, settings_from_text
     from latlas.training.objectives import Objective
+    from latlas.training.resumable import check_out
     from latlas.training.runs import train_vae
 
     if arch in OTHERS:  # an option came before it, and so this command was taken
@@ -150,7 +150,7 @@ def train(
     if arch not in ARCHITECTURES:
         raise unknown_name("architecture", arch, (*ARCHITECTURES, *OTHERS))
     if out is not None:
-        check_free(out, replace=replace)
+        check_out(out, replace=replace)
     own: dict[str, Any] = {} if latent is None else {"latent": latent}
     if widths is not None:
         own["widths"] = _sizes("--widths", widths)
@@ -200,9 +200,10 @@ def train(
             }
         )
         return
+    speed = f"{result.images_per_second:,.0f} images per second" if result.seconds else "trained before"
     summary = (
         f"{last['active']} of {len(last['kl'])} variables active, training error {last['squared_error']:.4f}, "
-        f"KL {last['kl_nats']:.1f} nats, {result.images_per_second:,.0f} images per second ({result.precision.autocast})."
+        f"KL {last['kl_nats']:.1f} nats, {speed} ({result.precision.autocast})."
     )
     print_findings([("good" if last["active"] else "note", f"Trained {result.model.name}.", summary)])
     print_findings(("warning", warning, "") for warning in result.warnings)

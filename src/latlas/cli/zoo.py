@@ -1,5 +1,6 @@
-"""`latlas zoo`: what `zoo:name` may name, without loading any of it."""
+"""`latlas zoo`: what `zoo:name` may name, without loading any of it, nor torch."""
 
+import shutil
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -8,6 +9,10 @@ from latlas.cli.options import Json
 
 if TYPE_CHECKING:
     from latlas.models.carried_folders import ZooEntry
+
+
+_COLUMNS = ("zoo:", "kind", "images", "codes", "MB", "measured", "made by")
+_WIDE, _NARROW = 110, 5  # letters of a line that holds them all, and how many columns a narrower one does
 
 
 def zoo(
@@ -26,19 +31,20 @@ def zoo(
 
     Example: latlas zoo digits-dense
     """
-    from latlas.base.artifacts import CARD
     from latlas.base.errors import unknown_name
     from latlas.cli.output import print_json, print_table
-    from latlas.models.carried_folders import CARRIED, SCHEME
-    from latlas.models.zoo import zoo_entries
+    from latlas.models.carried_folders import SCHEME, carried_card, zoo_entries
 
     entries = {entry.name: entry for entry in zoo_entries()}
     if name is None:
         if json:
             print_json({"entries": [entry.to_json() for entry in entries.values()]})
             return
-        columns = ("zoo:", "kind", "images", "codes", "MB", "measured", "made by")
-        print_table(f"Where a MODEL, a MAP or a sampler is asked for, write {SCHEME}NAME", columns, map(_row, entries.values()))
+        shown = len(_COLUMNS) if shutil.get_terminal_size().columns >= _WIDE else _NARROW
+        rows = [_row(entry)[:shown] for entry in entries.values()]
+        print_table(f"Where a MODEL, a MAP or a sampler is asked for, write {SCHEME}NAME", _COLUMNS[:shown], rows)
+        if shown < len(_COLUMNS):
+            print("What was measured of each, and what made it: latlas zoo NAME")
         return
     chosen = name.removeprefix(SCHEME).partition("#")[0]
     if chosen not in entries:
@@ -48,7 +54,7 @@ def zoo(
     elif entries[chosen].size is None:
         print_table(f"{SCHEME}{chosen}", ("", ""), entries[chosen].to_json().items())
     else:
-        print((CARRIED / chosen / CARD).read_text(encoding="utf-8").rstrip())
+        print(carried_card(chosen).rstrip())
 
 
 def _row(entry: "ZooEntry") -> list[str | None]:

@@ -1,17 +1,19 @@
 """The images of an `.npy` file, read from disk where they are asked for."""
 
 import hashlib
+import mmap
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from latlas.base.errors import ImageFormatError
+from latlas.base.npy import open_npy
 from latlas.base.shapes import ImageShape
 from latlas.data.files import as_images, load_array
 from latlas.data.images import ImageSet, PixelBlock, check_bounds, part_of
@@ -25,7 +27,7 @@ class ArrayFile:
     """An `.npy` file of images as an ImageSource: mapped into memory, converted block by block."""
 
     path: Path
-    array: NDArray[np.generic]  # n h w, n h w c or n c h w, mapped
+    array: "np.memmap[Any, Any]"  # n h w, n h w c or n c h w, mapped
     part: range
 
     def __len__(self) -> int:
@@ -62,6 +64,10 @@ class ArrayFile:
         """
         return ArrayFile(path=self.path, array=self.array, part=part_of(self.name, self.part, start, stop))
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Its place travels, not its content, which would fill the memory of whoever is sent it.
+        return _opened_again, (self.path, self.path.absolute(), self.part)
+
     def blocks(self, bounds: Iterable[tuple[int, int]]) -> Iterator[PixelBlock]:
         """Yield the images of each `[start, stop)`.
 
@@ -73,8 +79,18 @@ class ArrayFile:
             check_bounds(self.name, len(self), start, stop)
             rows = self.part[start:stop]
             images = as_images(np.array(self.array[rows.start : rows.stop]), self.path)
+            self._release()
             checked = ImageSet(name=f"{self.path}[{rows.start}:{rows.stop}]", storage=images)
             yield PixelBlock(pixels=checked.storage, indices=torch.arange(start, stop))
+
+    def _release(self) -> None:
+        """Let go of what was read: else all of the file stays in this process's memory, as long as there is room.
+
+        Of the whole mapping, since the system maps more than was asked for, on either side.
+        """
+        pages: mmap.mmap | None = getattr(self.array, "_mmap", None)
+        if pages is not None and hasattr(mmap, "MADV_DONTNEED"):  # Windows has no such call
+            pages.madvise(mmap.MADV_DONTNEED)
 
 
 def open_array(path: Path) -> ArrayFile | ImageSet:
@@ -86,10 +102,10 @@ def open_array(path: Path) -> ArrayFile | ImageSet:
     if path.suffix != ".npy" or not os.path.isfile(path):  # noqa: PTH113
         return load_array(path)
     try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
+        array = open_npy(path)
     except Exception:  # a header may claim anything: OverflowError, TypeError
         return load_array(path)  # which says what is wrong
-    if not isinstance(array, np.memmap) or not len(array.shape) or not array.shape[0]:
+    if not len(array.shape) or not array.shape[0]:
         return load_array(path)
     opened = ArrayFile(path=path, array=array, part=range(len(array)))
     try:
@@ -97,3 +113,7 @@ def open_array(path: Path) -> ArrayFile | ImageSet:
     except ImageFormatError:
         return load_array(path)  # which says it of the whole
     return opened
+
+
+def _opened_again(path: Path, place: Path, part: range) -> ArrayFile:
+    return ArrayFile(path=path, array=open_npy(place), part=part)

@@ -18,6 +18,7 @@ import torch
 
 from latlas.base.artifacts import CONFIG, check_free, read_config, write_config, writing
 from latlas.base.errors import ArtifactError, SettingError, unknown_name
+from latlas.base.npy import open_npy
 from latlas.base.progress import Progress, silent
 from latlas.base.provenance import Provenance, package_versions
 from latlas.data.avatar_drawing import Pixels, draw
@@ -148,7 +149,7 @@ def _cached(
     try:
         read_config(folder, kind=KIND)
         chosen = slice(part.start - stored.start, part.stop - stored.start)
-        pixels = np.array(np.load(folder / "images.npy", mmap_mode="r", allow_pickle=False)[chosen])
+        pixels = np.array(open_npy(folder / "images.npy")[chosen])
         factors = {name: values[chosen] for name, values in read_table(folder / "factors.parquet").items()}
     except ArtifactError as failure:
         logger.warning("The cached avatars are drawn again: %s", failure)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from latlas.base.errors import ImageFormatError, MissingPathError, SettingError, unknown_name
 from latlas.base.progress import Progress, silent, track
@@ -90,7 +90,7 @@ class CelebA:
     def _read(self, name: str) -> np.ndarray:
         path = self.pictures / name
         try:
-            with Image.open(path) as picture:
+            with Image.open(path, formats=("JPEG", "PNG")) as picture:  # PostScript would be handed to another program
                 if picture.size != _ALIGNED:
                     width, height = picture.size
                     raise ImageFormatError(
@@ -98,7 +98,9 @@ class CelebA:
                         "Use img_align_celeba, not the pictures in the wild."
                     )
                 cropped = picture.convert("RGB").crop(CROPS[self.crop])
-        except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as failure:
+        except ImageFormatError:
+            raise
+        except Exception as failure:  # what Pillow raises on damaged files is no closed list
             raise ImageFormatError(
                 f"{path} cannot be read as a picture ({failure}). Unpack img_align_celeba.zip again."
             ) from failure

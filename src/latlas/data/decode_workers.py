@@ -44,8 +44,12 @@ def workers_for(images: int, asked: int | None = None) -> int:
         return 0
     if asked is not None:
         return asked
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return 0 if images <= _ALONE else min(cores, _MOST)
+    return 0 if images <= _ALONE else min(usable_cores(), _MOST)
+
+
+def usable_cores() -> int:
+    """Return how many of the machine's cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class DecodeWorkers:
@@ -97,8 +101,10 @@ class DecodeWorkers:
         def tasks() -> Iterator[tuple[int, int, int]]:
             for start, stop in bounds:
                 under_way.append((start, stop))
-                for first in range(start, stop, self._chunk):
-                    yield free.popleft(), first, min(first + self._chunk, stop)
+                messages = -(-(stop - start) // self._chunk)
+                size = -(-(stop - start) // messages)  # alike, so that no worker waits for another with more
+                for first in range(start, stop, size):
+                    yield free.popleft(), first, min(first + size, stop)
 
         self.busy = True
         self._tasks.now = tasks()

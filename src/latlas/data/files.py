@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from latlas.base.errors import ImageFormatError, MissingPathError
+from latlas.base.npy import check_header
 from latlas.base.progress import Progress, silent
 from latlas.data.images import ImageSet
 from latlas.data.listings import list_folder
@@ -60,7 +61,7 @@ def load_array(path: Path) -> ImageSet:
     if not os.path.isfile(path):  # noqa: PTH113  # a Path raises where no file could have that name
         raise MissingPathError(f"No file {path}.")
     try:
-        _check_expansion(path)
+        _check_members(path)
         loaded = np.load(path, allow_pickle=False)
         arrays = (
             {name: loaded[name] for name in loaded.files} if isinstance(loaded, np.lib.npyio.NpzFile) else {"images": loaded}
@@ -97,13 +98,16 @@ def load_array(path: Path) -> ImageSet:
     )
 
 
-def _check_expansion(path: Path) -> None:
-    """Raise before anything is unpacked if the members of an `.npz` would take more memory than images of its size do.
+def _check_members(path: Path) -> None:
+    """Raise before any array is read if the members of an `.npz` would take more memory than images of its size do.
 
     Raises:
         ImageFormatError: they would.
+        ValueError: a header, of one of them or of an `.npy`, that NumPy does not read at once.
     """
     if not zipfile.is_zipfile(path):
+        with path.open("rb") as stream:
+            check_header(stream)
         return
     with zipfile.ZipFile(path) as archive:
         size = sum(member.file_size for member in archive.infolist())  # more than this is never unpacked, whatever they hold
@@ -111,6 +115,10 @@ def _check_expansion(path: Path) -> None:
         raise ImageFormatError(
             f"{path} would unpack to {size:,} bytes, more than {_MOST_EXPANSION} times its size: images do not. Save them as .npy."
         )
+    with zipfile.ZipFile(path) as archive:
+        for member in archive.infolist():
+            with archive.open(member) as stream:
+                check_header(stream)
 
 
 def as_images(array: np.ndarray, path: Path) -> Tensor:

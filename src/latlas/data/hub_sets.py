@@ -36,6 +36,7 @@ class HubListing:
     rows: "Dataset"  # in Arrow's format, pictures undecoded
     fingerprint: str  # the data set's own
     labels: NDArray[np.int64] | None
+    folders: tuple[Path, ...]  # where files may lie that cells name: whoever made the set may name any
     _window: dict[int, "pa.Array"] = field(default_factory=dict, repr=False)
 
     @property
@@ -55,13 +56,24 @@ class HubListing:
         return f"{self.asked}#{index}"
 
     def read(self, index: int) -> Buffer:
-        """Return the bytes of a picture."""
+        """Return the bytes of a picture.
+
+        Raises:
+            ValueError, OSError: there are none.
+        """
         first = index - index % _WINDOW
         if first not in self._window:
             self._window.clear()
-            table = self.rows[first : min(first + _WINDOW, len(self))]
-            self._window[first] = table.column(self.column).combine_chunks()
-        return picture_bytes(self._window[first], index - first)
+            try:
+                column = self.rows[first : min(first + _WINDOW, len(self))].column(self.column)
+                # Arrow trusts the file as to where each cell lies, and would read, or end the process, anywhere in memory.
+                column.validate(full=True)
+                self._window[first] = column.combine_chunks()
+            except (OSError, ValueError):
+                raise
+            except Exception as failure:  # what datasets raises for rows that its own files do not have is no closed list
+                raise ValueError(f"its rows cannot be read: {_first_line(failure)}") from failure
+        return picture_bytes(self._window[first], index - first, self.folders)
 
     def identity(self) -> Iterator[bytes]:
         """Yield the data set's fingerprint."""
@@ -102,7 +114,7 @@ def list_hub(
             found: Any = datasets.load_from_disk(str(folder))
         else:
             found = datasets.load_dataset(str(folder) if local else name, config)
-    except Exception as failure:  # what datasets and its transports raise is no closed list
+    except Exception as failure:  # what datasets and its transports raise is no closed list, neither here nor below
         kind = ImageFormatError if local else DataUnavailableError
         hint = "" if local else " Fetch it where there is a network, save it with save_to_disk, and give hub:FOLDER."
         raise kind(f"Data set {name} cannot be loaded ({_first_line(failure)}).{hint}") from failure
@@ -113,12 +125,31 @@ def list_hub(
     if not len(whole):
         raise ImageFormatError(f"hub:{name} holds no rows.")
     fingerprint = str(whole._fingerprint)
-    labels = None if label_column is None else class_numbers(whole.with_format("arrow")[:].column(label_column))
+    try:
+        labels = None if label_column is None else _class_numbers(whole.select_columns([label_column]).with_format("arrow"))
+    except Exception as failure:  # likewise
+        raise ImageFormatError(f"The labels of hub:{name} cannot be read ({_first_line(failure)}).") from failure
     # To take one column of the table, and no picture decoded by datasets: `read` gives the file's bytes.
     rows = whole.select_columns([column]).with_format("arrow")
     parts = [f"hub:{name}"] + ([split] if split else [])
     asked = ":".join(parts) + columns_asked(config=config, image=image, label=label)
-    return HubListing(asked=asked, column=column, rows=rows, fingerprint=fingerprint, labels=labels)
+    folders = (folder,) if local else _caches(name)
+    return HubListing(asked=asked, column=column, rows=rows, fingerprint=fingerprint, labels=labels, folders=folders)
+
+
+def _class_numbers(rows: "Dataset") -> NDArray[np.int64] | None:
+    column = rows[:].column(0)
+    column.validate(full=True)
+    return class_numbers(column)
+
+
+def _caches(name: str) -> tuple[Path, ...]:
+    """Return where the files of a set lie that were fetched from the Hub."""
+    import datasets
+    from huggingface_hub import constants
+
+    repository = Path(constants.HF_HUB_CACHE) / f"datasets--{name.replace('/', '--')}"
+    return repository, Path(datasets.config.DOWNLOADED_DATASETS_PATH)
 
 
 def _one_split(found: Any, name: str, split: str | None) -> "Dataset":

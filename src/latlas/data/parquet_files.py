@@ -67,7 +67,7 @@ class ParquetListing:
         if row < _group(*place).start:
             _group.cache_clear()
         cells, behind = _group(*place).holding(row)
-        return picture_bytes(cells, behind, Path(self.files[int(file)]).parent)
+        return picture_bytes(cells, behind, (Path(self.files[int(file)]).parent,))
 
     def identity(self) -> Iterator[bytes]:
         """Yield the names and sizes of the files, and how their rows are grouped."""
@@ -203,13 +203,13 @@ def class_numbers(column: "pa.ChunkedArray") -> NDArray[np.int64] | None:
     return np.asarray(column.cast(pa.int64()).to_numpy(), dtype=np.int64)
 
 
-def picture_bytes(cells: "pa.Array", row: int, within: Path | None = None) -> Buffer:
+def picture_bytes(cells: "pa.Array", row: int, within: Sequence[Path]) -> Buffer:
     """Return the bytes of one cell, or of the file that it names.
 
     Args:
         cells: a column of pictures.
         row: which.
-        within: the folder that files are named in and must lie in, of a table that anybody may have made; None: anywhere.
+        within: the folders that a file may lie in, links followed; in the first of them it is named. Anybody may have made the table.
 
     Raises:
         ValueError, OSError: there are none.
@@ -220,18 +220,20 @@ def picture_bytes(cells: "pa.Array", row: int, within: Path | None = None) -> Bu
     if pa.types.is_struct(cells.type) and cell.is_valid:
         path = cell["path"].as_py() if cells.type.get_field_index("path") >= 0 else None
         cell = cell["bytes"]
-        if not cell.is_valid and path:
+        if not cell.is_valid and path and isinstance(path, str):
             return _bytes_of(path, within)
     if not cell.is_valid:
         raise ValueError("the cell is empty")
     return memoryview(cell.as_buffer()).cast("B")  # Arrow's own are of signed bytes, equal to no bytes
 
 
-def _bytes_of(name: str, within: Path | None) -> bytes:
-    place = Path(name) if within is None else within / name
+def _bytes_of(name: str, within: Sequence[Path]) -> bytes:
+    place = (within[0] / name).resolve()
     # Whoever made the table would choose which file of this machine is taken for a picture.
-    if within is not None and not place.resolve().is_relative_to(within.resolve()):
+    if not any(place.is_relative_to(folder.resolve()) for folder in within):
         raise ValueError(f"the cell names a file outside of the table's folder, {name[:100]!r}")
+    if not place.is_file():  # to open a pipe would wait for ever
+        raise ValueError(f"the cell names {name[:100]!r}, which is no file")
     check_size(place.stat().st_size)
     return place.read_bytes()
 

@@ -16,6 +16,7 @@ from latlas.data.decode_workers import Bad, Decoded, DecodeWorkers, workers_for
 from latlas.data.decoding import COLOUR_AMONG_GREY, RESIZING, UnreadableError, picture_shape, read_picture
 from latlas.data.images import ImageSet, PixelBlock, SkippedImage, check_bounds, part_of
 from latlas.data.listings import Listing, listing_hash, spread
+from latlas.data.specs import LARGEST_SIDE
 
 POLICIES = ("stop", "skip")  # what may happen with pictures that cannot be used
 
@@ -248,8 +249,8 @@ def open_pictures(
         UnknownNameError: no such policy.
     """
     part = range(len(listing)) if part is None else part
-    if size is not None and size < 1:
-        raise SettingError(f"The image size must be at least 1, got {size}.")
+    if size is not None and not 1 <= size <= LARGEST_SIDE:
+        raise SettingError(f"The image size must lie between 1 and {LARGEST_SIDE:,}, got {size}.")
     if channels not in (None, 1, 3):
         raise SettingError(f"Images have 1 or 3 channels, got {channels}.")
     if policy not in POLICIES:
@@ -298,22 +299,19 @@ def load_pictures(files: PictureFiles, *, progress: Progress = silent) -> ImageS
 
 def _probe(listing: Listing, part: range) -> tuple[str, list[ImageShape]]:
     """Return the name of the first picture whose head can be read, and the shapes of some, its own first."""
-    example, shapes, reasons = "", [], []
+    example, shapes, reason = "", [], ""  # of the first picture without a readable head
     first = spread(part, _PROBED)
     for tried in (first, part):
         for index in tried:
             try:
                 shapes.append(picture_shape(listing.read(index)))
             except (UnreadableError, OSError, ValueError) as failure:
-                reasons.append(
-                    f"{listing.place_of(index)} {failure}"
-                    if isinstance(failure, UnreadableError)
-                    else f"{listing.place_of(index)} cannot be read ({failure})"
-                )
+                told = str(failure) if isinstance(failure, UnreadableError) else f"cannot be read ({failure})"
+                reason = reason or f"{listing.place_of(index)} {told}"
                 continue
             example = example or os.path.basename(listing.name_of(index))  # noqa: PTH119
             if tried is part:
                 break
         if shapes:
             return example, shapes
-    raise ImageFormatError(f"{listing.spec}: no picture can be used, the first: {reasons[0]}. Remove or repair them.")
+    raise ImageFormatError(f"{listing.spec}: no picture can be used, the first: {reason}. Remove or repair them.")

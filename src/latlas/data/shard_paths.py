@@ -3,6 +3,7 @@
 import glob
 import os
 import re
+from collections import Counter
 from pathlib import Path
 
 from latlas.base.errors import MissingPathError, SettingError
@@ -11,6 +12,7 @@ _BRACES = re.compile(r"\{([^{}]*)\}")
 _RANGE = re.compile(r"(\d{1,18})\.\.(\d{1,18})")
 _MOST_BRACES = 20
 _MOST = 1_000_000
+_MOST_SIGNS = 2**26  # of all the names of a pattern together
 
 
 def expand_braces(pattern: str) -> list[str]:
@@ -41,6 +43,8 @@ def expand_braces(pattern: str) -> list[str]:
     rest = expand_braces(pattern[match.end() :])
     if len(values) * len(rest) > _MOST:
         raise SettingError(f"{pattern} stands for more than {_MOST:,} files.")
+    if len(values) * len(rest) * len(pattern) > _MOST_SIGNS:
+        raise SettingError(f"{pattern} stands for {len(values) * len(rest):,} long names. Write a * in place of the braces.")
     return [f"{pattern[: match.start()]}{value}{tail}" for value in values for tail in rest]
 
 
@@ -57,16 +61,15 @@ def shard_paths(pattern: str) -> list[Path]:
         if os.path.isfile(path):  # noqa: PTH113
             paths.append(path)
             continue
-        found = [Path(text) for text in sorted(glob.glob(str(path))) if Path(text).is_file()]  # noqa: PTH207 - the pattern may be absolute
+        try:
+            found = [Path(text) for text in sorted(glob.glob(str(path))) if Path(text).is_file()]  # noqa: PTH207 - the pattern may be absolute
+        except ValueError:  # signs that no file's name can have
+            found = []
         if not found:
             fitting = " fits the pattern" if glob.has_magic(name) else ""
             raise MissingPathError(f"No file {path}{fitting}.")
         paths.extend(found)
-    twice = (
-        next((path for place, path in enumerate(paths) if path in set(paths[:place])), None)
-        if len(set(paths)) < len(paths)
-        else None
-    )
+    twice = next((path for path, times in Counter(paths).items() if times > 1), None)
     if twice is not None:
         raise SettingError(f"{pattern} names {twice} twice.")
     return paths

@@ -4,6 +4,8 @@ import re
 
 from latlas.base.errors import SettingError
 
+LARGEST_SIDE = 2**14  # pixels of an image: an image in colour then takes 800 MB
+
 
 def parse_query(spec: str) -> tuple[str, dict[str, str]]:
     """Split a spec into what stands before the first `?` and the settings after it.
@@ -46,8 +48,10 @@ def agreed_size(spec: str, named: int | None, asked: int | None, default: int) -
     """Return the image side that the spec names, or that the caller asks for beside it.
 
     Raises:
-        SettingError: they name two different ones.
+        SettingError: they name two different ones, or one above `LARGEST_SIDE`.
     """
+    if max(named or 0, asked or 0) > LARGEST_SIDE:
+        raise SettingError(f"{spec}: images have at most {LARGEST_SIDE:,} pixels a side, got {max(named or 0, asked or 0)}.")
     if named is not None and asked is not None and named != asked:
         raise SettingError(f"{spec} says size={named}, and a size of {asked} was asked for beside it. Give one of them.")
     return named if named is not None else asked if asked is not None else default

@@ -10,6 +10,8 @@ from typing import NamedTuple, overload
 
 import numpy as np
 
+from latlas.base.npy import check_header, open_npy
+
 # Bytes before the data. A multiple of the usual page, so that the data of one file can be mapped right behind that of another;
 # numpy.load refuses headers above 10,000.
 HEADER = 4096
@@ -105,6 +107,8 @@ def read_header(path: Path) -> ArrayHeader:
         OSError, ValueError: no readable `.npy`.
     """
     with path.open("rb") as stream:
+        check_header(stream)
+        stream.seek(0)
         version = np.lib.format.read_magic(stream)
         read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
         shape, fortran, dtype = read(stream)
@@ -124,7 +128,7 @@ class StoredNames(Sequence[str]):
     """
 
     def __init__(self, paths: Sequence[Path]) -> None:
-        self._files = [np.load(path, mmap_mode="r", allow_pickle=False) for path in paths]
+        self._files = [open_npy(path) for path in paths]
         for path, file in zip(paths, self._files, strict=True):
             if file.dtype.kind != "U" or file.ndim != 1:
                 raise ValueError(f"{path.name} holds no names")

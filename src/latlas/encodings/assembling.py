@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from latlas.base.npy import open_npy
 from latlas.encodings.arrays import Written, read_header, write_array
 from latlas.encodings.shards import PARTS, file_name
 
@@ -26,9 +27,9 @@ class Piece:
     def array(self, part: str) -> np.ndarray:
         """Return one part, mapped; made up where this piece has none and others have: a name, a label."""
         if part in self.files:
-            return np.load(self.files[part], mmap_mode="r", allow_pickle=False)
+            return open_npy(self.files[part])
         if part == "names":
-            return np.array([f"#{index}" for index in np.load(self.files["indices"], mmap_mode="r", allow_pickle=False)])
+            return np.array([f"#{index}" for index in open_npy(self.files["indices"])])
         if part == "labels":
             return np.full(self.rows, NO_LABEL, dtype=np.int64)
         raise ValueError(f"a stretch of {self.rows} rows has no {part}, which others have")

@@ -5,21 +5,25 @@ from contextlib import ExitStack
 from dataclasses import dataclass, fields, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
 
 from latlas.base.errors import EngineError, LatlasError, SettingError
 from latlas.base.progress import Progress, silent
+from latlas.base.threads import using_threads
 from latlas.data.images import ImageSource
 from latlas.data.picture_files import PictureFiles
 from latlas.encodings.encoding import Encoding
 from latlas.encodings.engines.engine import Engine
+from latlas.encodings.jobs import EncodingJob
 from latlas.encodings.shards import ShardPlan, encode_shard, write_shard
-from latlas.encodings.store import EncodingJob, open_job
+from latlas.encodings.store import open_job
 from latlas.models.protocols import LatentModel, device_of
 from latlas.training.precision import choose_device
+
+Network = TypeVar("Network")
 
 
 def encode_with(
@@ -54,7 +58,7 @@ def encode_with(
         failure: LatlasError | None = None
         if engine.leads:
             try:
-                job = held.enter_context(open_job(model, images, out, **settings))
+                job = held.enter_context(open_job(model, images, out, threads=engine.threads, **settings))
             except LatlasError as mistake:
                 failure = mistake
         begun = _shared(engine, None if job is None else (_plan_of(job), job.missing()), failure)
@@ -64,7 +68,8 @@ def encode_with(
         done = plan.count - sum(stop - start for start, stop in map(plan.bounds, missing))
         tell = progress if engine.leads else silent
         tell(task, done, plan.count, note)
-        for number, _ in engine.map(_ShardsOf(model, images, plan), missing):
+        make = _ShardsOf(model, decoded_by(engine, images, device_of(model)), plan, moved=engine.several)
+        for number, _ in engine.map(make, missing):
             start, stop = plan.bounds(number)
             done += stop - start
             tell(task, done, plan.count, note)
@@ -75,6 +80,28 @@ def encode_with(
                 failure = mistake
         _shared(engine, None, failure)
     return Encoding.from_pretrained(out, verify=False)
+
+
+def decoded_by(engine: Engine, images: ImageSource, device: torch.device) -> ImageSource:
+    """Return a source as each worker of an engine is to read it: with decoders of its share of the cores, not of a whole machine.
+
+    Args:
+        engine: whose workers read.
+        images: the source.
+        device: that a worker computes on.
+    """
+    if not engine.several or not isinstance(images, PictureFiles):
+        return images
+    # On a CPU the network wants the same cores; beside a GPU they have nothing else to do.
+    most = engine.threads - 1 if device.type == "cpu" else engine.cores
+    return replace(images, workers=min(images.workers, most))
+
+
+def on_own_device(network: Network) -> Network:
+    """Return a network that came to a worker, on the worker's own GPU where it was on one."""
+    if isinstance(network, nn.Module) and device_of(network).type == "cuda":
+        return network.to(choose_device("auto"))
+    return network
 
 
 def _shared(engine: Engine, value: Any, failure: LatlasError | None) -> Any:
@@ -99,18 +126,14 @@ class _ShardsOf:
     model: LatentModel
     images: ImageSource
     plan: ShardPlan
+    moved: bool  # to the worker's own GPU, off that of whoever sent it
 
     def __call__(self) -> Callable[[int], None]:
-        model: Any = self.model
-        if isinstance(model, nn.Module) and device_of(model).type == "cuda":
-            model = model.to(choose_device("auto"))  # each worker has a GPU of its own
-        images = self.images
-        if isinstance(images, PictureFiles) and device_of(model).type == "cpu":
-            # A worker decodes by itself, or with the cores that are its share: not each with those of the whole machine.
-            images = replace(images, workers=min(images.workers, torch.get_num_threads() - 1))
-        return partial(_write, model, images, self.plan)
+        return partial(_write, on_own_device(self.model) if self.moved else self.model, self.images, self.plan)
 
 
 def _write(model: LatentModel, images: ImageSource, plan: ShardPlan, number: int) -> None:
     assert plan.folder is not None
-    write_shard(plan.folder, encode_shard(model, images, number, plan))
+    with using_threads(plan.threads):
+        shard = encode_shard(model, images, number, plan)
+    write_shard(plan.folder, shard)

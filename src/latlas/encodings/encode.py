@@ -8,14 +8,16 @@ import torch
 
 from latlas.base.errors import ImageFormatError
 from latlas.base.progress import Progress, silent
+from latlas.base.threads import using_threads
 from latlas.data.images import ImageSet, ImageSource
 from latlas.encodings.distributed import encode_with
 from latlas.encodings.encoding import Encoding
 from latlas.encodings.engines.engine import Engine
-from latlas.encodings.origins import encoding_precision, provenance_of, reading_of
+from latlas.encodings.jobs import EncodingJob
+from latlas.encodings.origins import encoding_batch, encoding_precision, provenance_of, reading_of
 from latlas.encodings.shards import Shard, ShardPlan, encode_shards, tree_hash, write_shard
-from latlas.encodings.store import SHARD_ROWS, EncodingJob, open_job
-from latlas.models.protocols import Encoder, LatentModel, check_images, images_at_once, require_encoder, scaling_of
+from latlas.encodings.store import SHARD_ROWS, open_job
+from latlas.models.protocols import Encoder, LatentModel, check_images, require_encoder, scaling_of
 
 _WRITTEN_MEANWHILE = 2**23  # bytes of means
 
@@ -70,7 +72,6 @@ def encode(
             append=append,
             dtype=dtype,
             shard_rows=shard_rows,
-            batch_size=images_at_once(images.image_shape),
             precision=precision,
             progress=progress,
         )
@@ -84,7 +85,6 @@ def encode(
             append=append,
             dtype=dtype,
             shard_rows=shard_rows,
-            batch_size=images_at_once(images.image_shape),
             precision=precision,
         ) as job:
             _write_missing(job, model, images, task, progress)
@@ -95,7 +95,7 @@ def encode(
         folder=None,
         count=len(images),
         shard_rows=SHARD_ROWS if shard_rows is None else shard_rows,
-        batch_size=images_at_once(images.image_shape),
+        batch_size=encoding_batch(encoder),
         dtype=dtype,
         precision=encoding_precision(precision, encoder),
         hashed=not isinstance(images, ImageSet),  # which has a hash of its own
@@ -113,7 +113,7 @@ def _write_missing(job: EncodingJob, model: LatentModel, images: ImageSource, ta
     done = job.count - sum(stop - start for start, stop in map(job.bounds, missing))
     told = _Told(progress, task, job.count, done, f"{kept} of {job.shards} shards kept" if kept else "")
     # Half of the time of writing is waiting for the disk: meanwhile the next shard is computed, where two take little memory.
-    with ThreadPoolExecutor(max_workers=1) as writer:
+    with using_threads(job.threads), ThreadPoolExecutor(max_workers=1) as writer:
         writing: Future[None] | None = None
         for shard in encode_shards(model, images, missing, job, told=told):
             if writing is not None:

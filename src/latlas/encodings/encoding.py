@@ -1,8 +1,9 @@
 """The Encoding: the codes of a collection of images as one model sees them, with their provenance."""
 
-from collections.abc import Iterator, Sequence, Sized
+from collections.abc import Sequence, Sized
 from dataclasses import dataclass, replace
 from functools import reduce
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from latlas.encodings.assembling import Piece, shards_of, whole_name
 from latlas.encodings.left_out import keep_left_out, read_left_out
 from latlas.encodings.mapped import batches, map_joined, map_rows
 from latlas.encodings.shards import PARTS, image_hashes, tree_hash
+from latlas.numerics.moments import MarginalMoments
 from latlas.numerics.posteriors import PosteriorMoments
 
 KIND = "encoding"
@@ -59,15 +61,9 @@ class Encoding:
 
     def moments(self) -> PosteriorMoments:
         """Return the per-variable statistics; a deterministic encoder counts as one of zero posterior variance."""
-
-        def posteriors() -> Iterator[tuple[Tensor, Tensor]]:
-            means = batches(self.mean, _ROWS)
-            if self.log_variance is None:
-                yield from ((mean, torch.full_like(mean, -torch.inf)) for mean in means)
-            else:
-                yield from zip(means, batches(self.log_variance, _ROWS), strict=True)
-
-        return reduce(PosteriorMoments.merge, (PosteriorMoments.of(*each) for each in posteriors()))
+        means = batches(self.mean, _ROWS)
+        seconds = repeat(None) if self.log_variance is None else batches(self.log_variance, _ROWS)
+        return reduce(PosteriorMoments.merge, map(posterior_moments_of, means, seconds))
 
     def take(self, indices: Tensor) -> "Encoding":
         """Return the codes of the images at these rows."""
@@ -164,11 +160,23 @@ class Encoding:
                 indices=tensors.get("indices"),
                 names=names,
                 labels=tensors.get("labels"),
-                skipped=read_left_out(folder, record),
+                skipped=read_left_out(folder, settings.get("skipped", ()), record["files"]),
                 images_tree=settings.get("images_tree", ""),
             )
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as failure:
             raise ArtifactError(f"{folder} is not a readable encoding ({failure}). Encode again.") from failure
+
+
+def posterior_moments_of(mean: Tensor, log_variance: Tensor | None) -> PosteriorMoments:
+    """Return the per-variable statistics of at least one code `n *latent`; without log-variances, of posteriors that are points.
+
+    Points have a deviation of 0 and lie infinitely far from the prior, in nats: nothing is computed for that.
+    """
+    if log_variance is not None:
+        return PosteriorMoments.of(mean, log_variance)
+    means = MarginalMoments.of(mean)
+    nothing = torch.zeros_like(means.mean)
+    return PosteriorMoments(means, nothing, nothing, torch.full_like(means.mean, torch.inf))
 
 
 def require_paired(source: Encoding, target: Encoding) -> None:

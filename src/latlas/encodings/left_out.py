@@ -1,4 +1,4 @@
-"""The images that an encoding leaves out: in its config where they are few, else in a file of their own."""
+"""The images that an encoding, or a shard of one, leaves out: in its record where they are few, else in a file of their own."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -7,34 +7,44 @@ from pathlib import Path
 from typing import Any
 
 from latlas.data.images import SkippedImage
-from latlas.encodings.arrays import write_bytes
+from latlas.encodings.arrays import Written, write_bytes
 
 LEFT_OUT = "skipped.jsonl"
-MOST_IN_CONFIG = 1000  # a config is read whole, as what it may be: of a stranger, and no more than 64 MB
+MOST_IN_RECORD = 1000  # a record is read whole, as what it may be: of a stranger, and no more than 64 MB
 
 
-def keep_left_out(skipped: Sequence[SkippedImage], folder: Path) -> tuple[list[dict[str, Any]], dict[str, str]]:
-    """Return what a config says of the images, and the SHA-256 of the file that was written into the folder instead, if one was.
+def keep_left_out(
+    skipped: Sequence[SkippedImage], folder: Path, *, name: str = LEFT_OUT
+) -> tuple[list[dict[str, Any]], dict[str, Written]]:
+    """Return what a record says of the images, and what was written into the folder instead, by its name, if anything was.
 
     The file has a JSON object a line: index, name, reason.
 
     Raises:
         OSError: it could not be written.
     """
-    if len(skipped) <= MOST_IN_CONFIG:
+    if len(skipped) <= MOST_IN_RECORD:
         return [asdict(each) for each in skipped], {}
     lines = ((json.dumps(asdict(each), sort_keys=True) + "\n").encode() for each in skipped)
-    return [], {LEFT_OUT: write_bytes(folder / LEFT_OUT, lines).sha256}
+    return [], {name: write_bytes(folder / name, lines)}
 
 
-def read_left_out(folder: Path, record: Mapping[str, Any]) -> tuple[SkippedImage, ...]:
-    """Return the images that a stored encoding leaves out.
+def read_left_out(
+    folder: Path, listed: Sequence[Mapping[str, Any]], files: Mapping[str, Any], *, name: str = LEFT_OUT
+) -> tuple[SkippedImage, ...]:
+    """Return the images that were left out.
+
+    Args:
+        folder: where the file is, if there is one.
+        listed: those in the record.
+        files: the names of the record's files.
+        name: what the file is called.
 
     Raises:
         OSError, ValueError, TypeError: a file that cannot be read, or a record that was never written.
     """
-    listed = tuple(SkippedImage(**each) for each in record["settings"].get("skipped", ()))
-    if LEFT_OUT not in record["files"]:
-        return listed
-    with (folder / LEFT_OUT).open(encoding="utf-8") as lines:
-        return (*listed, *(SkippedImage(**json.loads(line)) for line in lines))
+    found = tuple(SkippedImage(**each) for each in listed)
+    if name not in files:
+        return found
+    with (folder / name).open(encoding="utf-8") as lines:
+        return (*found, *(SkippedImage(**json.loads(line)) for line in lines))

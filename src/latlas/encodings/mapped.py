@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.weak import WeakIdKeyDictionary
 
+from latlas.base.npy import open_npy
 from latlas.encodings.arrays import ArrayHeader, read_header
 from latlas.encodings.regions import PIECE, Region, can_join
 
@@ -57,9 +58,7 @@ def map_rows(path: Path) -> Tensor:
     Raises:
         OSError, ValueError: no readable `.npy` of numbers that a tensor can hold.
     """
-    array = np.load(path, mmap_mode="c", allow_pickle=False)
-    if not isinstance(array, np.memmap):
-        raise ValueError(f"{path.name} holds no single array")
+    array = open_npy(path, "c")
     rows = _tensor(array, path.name)
     if array.flags.c_contiguous and array.ndim and array.size:
         with path.open("rb") as file:

@@ -12,10 +12,10 @@ from torch import Tensor
 
 from latlas.base.errors import ImageFormatError, SettingError
 from latlas.data.images import ImageSource, PixelBlock, to_floats
-from latlas.encodings.origins import encoding_precision
+from latlas.encodings.origins import encoding_batch, encoding_precision
 from latlas.encodings.shards import ShardPlan, encode_shards
 from latlas.encodings.store import SHARD_ROWS
-from latlas.models.protocols import LatentModel, check_images, device_of, images_at_once, require_encoder
+from latlas.models.protocols import LatentModel, check_images, device_of, require_encoder
 from latlas.training.precision import Precision
 
 _KEPT = 8  # decoded blocks that transfer and network are measured on, over and over
@@ -85,7 +85,7 @@ def measure_pipeline(
         folder=None,
         count=min(images, len(source)),
         shard_rows=SHARD_ROWS,
-        batch_size=images_at_once(source.image_shape),
+        batch_size=encoding_batch(encoder),
         dtype="float32",
         precision=encoding_precision(precision, encoder),
         hashed=False,

@@ -4,7 +4,7 @@ import hashlib
 import json
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, closing, nullcontext
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from latlas.base.artifacts import read_json
 from latlas.base.errors import ArtifactError, NonFiniteError, SettingError
 from latlas.data.images import ImageSource, PixelBlock, SkippedImage, to_floats
 from latlas.encodings.arrays import Written, sync_folder, write_array, write_bytes
+from latlas.encodings.left_out import keep_left_out, read_left_out
 from latlas.models.protocols import Encoder, LatentModel, device_of, require_encoder
 from latlas.training.precision import Precision
 
@@ -24,6 +25,7 @@ PARTS = ("mean", "log_variance", "indices", "names", "labels", "image_hashes")  
 DTYPES = {"float32": torch.float32, "float16": torch.float16}
 ROWS_STEP = 4096  # shards hold a multiple of these rows, so that their data ends where a page does
 _HASH = 32  # bytes of a SHA-256
+_LARGEST_COUNTED = 2**25 - 2**13  # bytes; glibc's limit is 2^25, its own words beside them and rounding to pages included
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +45,7 @@ class ShardPlan:
     dtype: str  # "float32" or "float16"
     precision: Precision
     hashed: bool  # whether the hash of each image is kept
+    threads: int | None = None  # that compute a shard: convolutions sum in another order on another number; None: all there are
 
     def __post_init__(self) -> None:
         if self.dtype not in DTYPES:
@@ -96,9 +99,23 @@ class Shard:
 class ShardRecord:
     """What is known of a shard that lies whole in a folder."""
 
+    folder: Path
+    number: int
     rows: int
-    files: dict[str, Written] = field(repr=False)
-    skipped: tuple[SkippedImage, ...]
+    files: dict[str, Written] = field(repr=False)  # of arrays
+    listed: list[dict[str, Any]] = field(repr=False)  # images left out, where they are few
+    others: dict[str, Written] = field(repr=False)  # the file of those, where they are many
+
+    def skipped(self) -> tuple[SkippedImage, ...]:
+        """Return the images that were left out.
+
+        Raises:
+            ArtifactError: their file cannot be read.
+        """
+        try:
+            return read_left_out(self.folder, self.listed, self.others, name=_left_out_name(self.number))
+        except (OSError, ValueError, TypeError) as failure:
+            raise ArtifactError(f"{self.folder} is damaged ({failure}). Delete it, and encode again.") from failure
 
 
 def encode_shard(
@@ -136,6 +153,7 @@ def encode_shards(
         SettingError: a code that float16 cannot hold.
     """
     encoder = require_encoder(model, "Encoding")
+    _have_memory_kept()
     blocks = source.blocks(bounds for number in numbers for bounds in job.batches(number))
     floats = _Floats()
     with ExitStack() as stack:
@@ -172,10 +190,12 @@ def write_shard(folder: Path, shard: Shard) -> None:
             for part, array in arrays.items()
             if array is not None
         }
+        listed, others = keep_left_out(shard.skipped, folder, name=_left_out_name(shard.number))
         record = {
             "rows": len(shard),
             "files": {name: list(written) for name, written in files.items()},
-            "skipped": [asdict(each) for each in shard.skipped],
+            "skipped": listed,
+            "others": {name: list(written) for name, written in others.items()},
         }
         # The disk must have the names of the files before it has that of the record which vouches for them.
         sync_folder(folder)
@@ -189,11 +209,13 @@ def read_shard_record(folder: Path, number: int) -> ShardRecord | None:
     """Return the record of a shard; None if it is not whole."""
     try:
         record = read_json(folder / _record_name(number))
-        files = {name: Written(*written) for name, written in record["files"].items()}
-        if not all((folder / name).stat().st_size == written.size for name, written in files.items()):
+        files, others = (
+            {name: Written(*written) for name, written in record.get(key, {}).items()} for key in ("files", "others")
+        )
+        if not all((folder / name).stat().st_size == written.size for name, written in (files | others).items()):
             return None
-        skipped = tuple(SkippedImage(**each) for each in record["skipped"])
-        return ShardRecord(rows=int(record["rows"]), files=files, skipped=skipped)
+        rows, listed = int(record["rows"]), list(record["skipped"])
+        return ShardRecord(folder=folder, number=number, rows=rows, files=files, listed=listed, others=others)
     except (ArtifactError, OSError, KeyError, TypeError, ValueError, AttributeError):
         return None
 
@@ -222,6 +244,16 @@ def image_hashes(pixels: Tensor) -> np.ndarray:
         digest.update(values[start : start + width])
         digests += digest.digest()
     return np.frombuffer(bytes(digests), dtype=np.uint8).reshape(len(pixels), _HASH)
+
+
+def _have_memory_kept() -> None:
+    """Have what a batch frees kept for the next one, up to 64 MB.
+
+    glibc gives freed memory back beyond twice the largest block that it ever mapped and saw freed (mallopt(3), M_MMAP_THRESHOLD).
+    Activations are several such blocks, so each batch got its memory from the system anew: a fifth of the processor time of a
+    convolutional encoder. Freeing the largest block that counts raises the limit; nothing is written to it, and it takes no memory.
+    """
+    torch.empty(_LARGEST_COUNTED, dtype=torch.uint8)
 
 
 class _Floats:
@@ -311,6 +343,10 @@ def _autocast(device: torch.device, precision: Precision) -> AbstractContextMana
     if precision.autocast == "float32":
         return nullcontext()
     return torch.autocast(device.type, dtype=torch.bfloat16)
+
+
+def _left_out_name(number: int) -> str:
+    return f"skipped-{number:05d}.jsonl"
 
 
 def _record_name(number: int) -> str:

@@ -17,7 +17,7 @@ from torch import Tensor
 from latlas.base.errors import ArtifactError, CodeShapeError, IllPosedError, MissingPathError, NonFiniteError, SettingError
 from latlas.base.progress import Progress, silent
 from latlas.encodings.arrays import read_header
-from latlas.encodings.encoding import Encoding
+from latlas.encodings.encoding import Encoding, posterior_moments_of
 from latlas.encodings.engines.engine import Engine, LocalEngine
 from latlas.encodings.mapped import map_joined, map_rows
 from latlas.numerics.moments import Moments, PairedMoments
@@ -280,11 +280,12 @@ def _paired(source: Tensor, target: Tensor) -> PairedMoments:
 
 def _posterior(mean: Tensor, log_variance: Tensor | None = None) -> PosteriorMoments:
     parts = []
-    seconds = torch.split(torch.full_like(mean, -torch.inf) if log_variance is None else log_variance, _CHUNK)
-    for first, second in zip(torch.split(mean, _CHUNK), seconds, strict=True):
-        if not bool(first.isfinite().all()) or bool(second.isnan().any()):
+    for start in range(0, len(mean), _CHUNK):
+        first = mean[start : start + _CHUNK]
+        second = None if log_variance is None else log_variance[start : start + _CHUNK]
+        if not bool(first.isfinite().all()) or (second is not None and bool(second.isnan().any())):
             raise NonFiniteError("A posterior holds NaN or infinity.")
-        parts.append(PosteriorMoments.of(first, second))
+        parts.append(posterior_moments_of(first, second))
     return reduce(PosteriorMoments.merge, parts)
 
 

@@ -8,26 +8,25 @@ import contextlib
 import json
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
-import numpy as np
+import torch
 
-from latlas.base.artifacts import CONFIG, FORMAT, check_free, check_place, config_text, read_json, writing
-from latlas.base.errors import ArtifactError, ImageFormatError, LatlasError, OutputExistsError, SettingError
-from latlas.base.locking import FolderLock
-from latlas.base.placing import clear_leftovers
+from latlas.base.artifacts import CONFIG, check_free, check_place, read_json
+from latlas.base.errors import ArtifactError, ImageFormatError, OutputExistsError, SettingError
+from latlas.base.locking import LOCK, FolderLock
+from latlas.base.placing import FINISHED, clear_leftovers
 from latlas.base.provenance import UNSTATED, Provenance, file_hash, package_versions
+from latlas.base.work_folders import discard, is_finished, work_folder_of
 from latlas.data.images import ImageSet, ImageSource
 from latlas.encodings.arrays import sync_folder, write_bytes
-from latlas.encodings.assembling import Piece, assemble
-from latlas.encodings.encoding import KIND, Encoding, pieces_of, read_record
-from latlas.encodings.left_out import keep_left_out
-from latlas.encodings.origins import differences, encoding_precision, provenance_of, reading_of
-from latlas.encodings.shards import ShardPlan, ShardRecord, read_shard_record, tree_hash
-from latlas.models.protocols import LatentModel, check_images, images_at_once, require_encoder, scaling_of
+from latlas.encodings.encoding import Encoding, read_record
+from latlas.encodings.jobs import STAGED, EncodingJob
+from latlas.encodings.origins import differences, encoding_batch, encoding_precision, reading_of
+from latlas.encodings.shards import ShardPlan
+from latlas.models.protocols import LatentModel, check_images, require_encoder, scaling_of
 from latlas.training.precision import Precision
 
 SHARD_ROWS = 8192
@@ -35,137 +34,6 @@ SHARD_ROWS = 8192
 MOST_SHARDS = 4_000
 
 _JOB = "job.json"
-_FINISHED = "finished"  # the hash of the config that takes its place next
-_STAGED = "staged"  # where the whole encoding is being put together
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class EncodingJob(ShardPlan):
-    """An encoding in the making: its plan, the folder of its shards, and the lock on it; a context, which gives the lock back.
-
-    Sent to another process it is the plan alone: whoever computes shards needs no lock.
-    """
-
-    out: Path
-    replace: bool
-    record: Mapping[str, Any]  # what the job was opened with
-    earlier: Encoding | None  # what is appended to
-    source_name: str
-    content_hash: str | None  # of images that are in memory
-    reading: Mapping[str, str]  # how pixels came from files
-    lock: FolderLock
-    finished: bool  # the encoding has taken its place, and the process died before it had cleared up
-
-    @property
-    def work(self) -> Path:
-        """The folder of the shards."""
-        assert self.folder is not None
-        return self.folder
-
-    def missing(self) -> list[int]:
-        """Return the numbers of the shards that are not there."""
-        if self.finished:
-            return []
-        return [number for number in range(self.shards) if read_shard_record(self.work, number) is None]
-
-    def finish(self) -> Encoding:
-        """Put the encoding into its place, remove the work folder, and return it, its codes on disk.
-
-        Raises:
-            ValueError: shards are missing.
-            ImageFormatError: not one image could be read.
-            ArtifactError: it could not be written; the shards are kept.
-        """
-        if not self.finished:
-            self._put_in_place()
-        _clear(self.work)
-        return Encoding.from_pretrained(self.out, verify=False)
-
-    def close(self) -> None:
-        """Give the lock back; a work folder without one whole shard is removed."""
-        with contextlib.suppress(OSError):
-            if self.lock.held and not self.finished and len(self.missing()) == self.shards:
-                _clear(self.work)
-        self.lock.release()
-
-    def __enter__(self) -> "EncodingJob":
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, raised: BaseException | None, trace: TracebackType | None) -> None:
-        kept = self.shards - len(self.missing()) if raised is not None else 0
-        self.close()
-        told = f"{kept} of {self.shards} shards"
-        if kept and isinstance(raised, LatlasError):
-            goes_on = ": the same command goes on with the others" if isinstance(raised, ArtifactError) else ""
-            raise type(raised)(f"{raised} {told} are kept{goes_on}.") from raised
-        if kept and isinstance(raised, KeyboardInterrupt):
-            raise KeyboardInterrupt(f"{told} are kept: the same command goes on with the others") from raised
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return _plan, ({each.name: getattr(self, each.name) for each in fields(ShardPlan)},)
-
-    def _put_in_place(self) -> None:
-        records = [read_shard_record(self.work, number) for number in range(self.shards)]
-        whole = [record for record in records if record is not None]
-        if len(whole) < len(records):
-            raise ValueError(f"{len(records) - len(whole)} shards are missing")
-        if self.earlier is not None and file_hash(self.out / CONFIG) != self.record["appended to"]:
-            raise ArtifactError(
-                f"{self.out} was changed while codes were being made to append to it: nothing was written there."
-            )
-        own = [_piece(self.work, number, record) for number, record in enumerate(whole) if record.rows]
-        pieces = [*([] if self.earlier is None else pieces_of(self.out)), *own]
-        if not own:
-            raise ImageFormatError(f"Not one image of {self.source_name} could be read; the first: {_first_reason(whole)}.")
-        with writing(self.out, replace=self.replace or self.earlier is not None) as beside:
-            # Should the process die in here, whoever comes next removes what it leaves.
-            write_bytes(self.work / _STAGED, [beside.name.encode()])
-            hashes = assemble(pieces, beside, shard_rows=self.shard_rows)
-            earlier = () if self.earlier is None else self.earlier.skipped
-            skipped = [*earlier, *(each for record in whole for each in record.skipped)]
-            listed, more = keep_left_out(skipped, beside)
-            settings = self._settings(pieces) | {"skipped": listed}
-            record = {
-                "kind": KIND,
-                "format": FORMAT,
-                "settings": settings,
-                "provenance": self._provenance(settings).to_json(),
-                "files": hashes | more,
-            }
-            (beside / CONFIG).write_text(config_text(record), encoding="utf-8")
-            write_bytes(self.work / _FINISHED, [file_hash(beside / CONFIG).encode()])
-            sync_folder(self.work)
-
-    def _settings(self, pieces: Sequence[Piece]) -> dict[str, Any]:
-        earlier = {} if self.earlier is None else read_record(self.out, verify=False)["settings"]
-        tree = tree_hash(np.load(piece.files["image_hashes"], mmap_mode="r", allow_pickle=False) for piece in pieces)
-        listed = {
-            "name": self.source_name,
-            "count": self.count,
-            "listing_hash": self.record["images"],
-            "reading": dict(self.reading),
-        }
-        return {
-            "model": self.record["model"],
-            "images": f"{earlier['images']} + {self.source_name}" if earlier else self.source_name,
-            "images_hash": tree if self.content_hash is None or earlier else self.content_hash,
-            "images_tree": tree,
-            "rows": sum(piece.rows for piece in pieces),
-            "shard_rows": self.shard_rows,
-            "dtype": self.dtype,
-            "sources": [*earlier.get("sources", ()), listed],
-        }
-
-    def _provenance(self, settings: Mapping[str, Any]) -> Provenance:
-        return provenance_of(
-            self,
-            fingerprint=self.record["fingerprint"],
-            images_hash=settings["images_hash"],
-            scaling=self.record["scaling"],
-            reading=self.reading,
-            appended_to=self.record["appended to"],
-            versions=self.record["versions"],
-        )
 
 
 def open_job(
@@ -179,6 +47,7 @@ def open_job(
     shard_rows: int | None = None,
     batch_size: int | None = None,
     precision: str = "float32",
+    threads: int | None = None,
 ) -> EncodingJob:
     """Return the job of encoding a source into a folder: begun, or found where an earlier process left it.
 
@@ -190,8 +59,10 @@ def open_job(
         append: whether the codes are added to those of an encoding that lies there, if one does.
         dtype: of the codes, "float32" or "float16".
         shard_rows: images of a shard, a multiple of 4096; None for 8192, or those of the encoding that is appended to.
-        batch_size: images encoded at once; None for what the model's image shape allows. A job that is gone on with keeps its own.
+        batch_size: images encoded at once; None for `encoding_batch`. A job that is gone on with keeps its own.
         precision: what the model computes in: "float32", "bfloat16" (autocast), or "auto" (`choose_precision`).
+        threads: that shards are computed with; None for this process's. A job that is gone on with keeps its own, since
+            convolutions sum in another order on another number of them.
 
     Raises:
         CapabilityError: the model has no encoder.
@@ -224,7 +95,7 @@ def open_job(
     lock = FolderLock(work)
     try:
         found = _found(work, target, asked)
-        finished = found is not None and (work / _FINISHED).is_file()
+        finished = found is not None and is_finished(work, target)
         earlier = None
         if not finished:
             _check_target(target, replace=replace, append=append)
@@ -234,11 +105,13 @@ def open_job(
         if found is not None:
             _check_same(work, found, asked, leave_out=("appended to", "shard rows") if finished else ())
             chosen = Precision(**found["precision"])
-            plan["batch_size"] = found["batch size"]
+            plan["batch_size"], plan["threads"] = found["batch size"], found.get("threads")
         else:
             chosen = encoding_precision(precision, encoder)
-            plan["batch_size"] = batch_size if batch_size is not None else images_at_once(source.image_shape)
-            record = {**asked, "precision": chosen.to_json(), "batch size": plan["batch_size"]}
+            plan["batch_size"] = batch_size if batch_size is not None else encoding_batch(encoder)
+            plan["threads"] = torch.get_num_threads() if threads is None else threads
+            chosen_here = {"precision": chosen.to_json(), "batch size": plan["batch_size"], "threads": plan["threads"]}
+            record = asked | chosen_here
             write_bytes(work / _JOB, [(json.dumps(record, indent=1, sort_keys=True) + "\n").encode()])
             sync_folder(work)
         return EncodingJob(
@@ -258,7 +131,7 @@ def open_job(
         )
     except BaseException as failure:
         if not (work / _JOB).is_file():
-            _clear(work)
+            discard(work, target)
         lock.release()
         if isinstance(failure, OSError):
             raise ArtifactError(f"Could not write {work}: {failure.strerror or failure}. Name another place.") from failure
@@ -267,7 +140,7 @@ def open_job(
 
 def work_folder(out: str | Path) -> Path:
     """Return the folder beside `out` where shards live until the encoding is whole."""
-    return Path(out).parent / f".{Path(out).name}.encoding"
+    return work_folder_of(Path(out), "encoding")
 
 
 def _check_target(target: Path, *, replace: bool, append: bool) -> None:
@@ -280,7 +153,7 @@ def _check_target(target: Path, *, replace: bool, append: bool) -> None:
 def _found(work: Path, target: Path, asked: Mapping[str, Any]) -> dict[str, Any] | None:
     """Return the record of the job that lies in a work folder; clear the folder of what nobody can go on with."""
     with contextlib.suppress(OSError, UnicodeDecodeError):
-        staged = (work / _STAGED).read_text(encoding="utf-8")
+        staged = (work / STAGED).read_text(encoding="utf-8")
         if staged.startswith(f".{target.name}.") and "/" not in staged:
             shutil.rmtree(target.parent / staged, ignore_errors=True)
     clear_leftovers(target, CONFIG, file_hash)  # and puts back what had made room for the new encoding
@@ -288,18 +161,29 @@ def _found(work: Path, target: Path, asked: Mapping[str, Any]) -> dict[str, Any]
         found = read_json(work / _JOB)
     except ArtifactError:
         found = None
-    marked = (work / _FINISHED).is_file()
-    done = marked and (target / CONFIG).is_file() and file_hash(target / CONFIG) == (work / _FINISHED).read_text("utf-8")
+    done = is_finished(work, target)
     # A fingerprint that is not stated tells no model from another: what it made may not be mixed with what this one makes.
-    if not isinstance(found, dict) or UNSTATED in (found.get("fingerprint"), asked["fingerprint"]):
+    if not isinstance(found, dict) or not _is_whole(found) or UNSTATED in (found.get("fingerprint"), asked["fingerprint"]):
         _empty(work)
         return None
-    if marked and not done:  # it died between saying so and doing so
-        (work / _FINISHED).unlink()
+    if not done:  # it may have died between saying so and doing so
+        (work / FINISHED).unlink(missing_ok=True)
     if done and differences(found, asked):  # another encoding, which was whole: only its work folder is left of it
         _empty(work)
         return None
     return found
+
+
+def _is_whole(job: Mapping[str, Any]) -> bool:
+    """Tell whether a job's record has what a job that is gone on with takes from it."""
+    precision, batch_size, threads = job.get("precision"), job.get("batch size"), job.get("threads")
+    return (
+        isinstance(job.get("versions", {}), dict)
+        and isinstance(precision, dict)
+        and precision.keys() == {each.name for each in fields(Precision)}
+        and precision["autocast"] in ("float32", "bfloat16")
+        and all(isinstance(count, int) and 0 < count < 2**31 for count in (batch_size, 1 if threads is None else threads))
+    )
 
 
 def _earlier(target: Path, asked: Mapping[str, Any], shard_rows: int | None) -> Encoding:
@@ -363,33 +247,9 @@ def _check_same(work: Path, found: Mapping[str, Any], asked: Mapping[str, Any], 
         )
 
 
-def _piece(folder: Path, number: int, record: ShardRecord) -> Piece:
-    end = f"-{number:05d}.npy"
-    return Piece(
-        rows=record.rows,
-        files={name.removesuffix(end): folder / name for name in record.files},
-        hashes={name.removesuffix(end): written.sha256 for name, written in record.files.items()},
-    )
-
-
-def _first_reason(records: Sequence[ShardRecord]) -> str:
-    first = next((each for record in records for each in record.skipped), None)
-    return "none was given" if first is None else f"{first.name} ({first.reason})"
-
-
 def _empty(work: Path) -> None:
     """Remove all but the lock, the job's own record first: without it nobody takes the rest for shards to go on with."""
     (work / _JOB).unlink(missing_ok=True)
     for path in work.iterdir():
-        if path.name != "lock":
+        if path.name != LOCK:
             path.unlink(missing_ok=True)
-
-
-def _clear(work: Path) -> None:
-    with contextlib.suppress(OSError):
-        _empty(work)
-    shutil.rmtree(work, ignore_errors=True)
-
-
-def _plan(values: dict[str, Any]) -> ShardPlan:
-    return ShardPlan(**values)

@@ -14,10 +14,11 @@ from torch.nn import functional as F
 from latlas.base.artifacts import MISFITS, load_tensors, read_config, save_tensors, write_config, writing
 from latlas.base.cards import write_card
 from latlas.base.errors import ArtifactError, CapabilityError, CodeShapeError, IllPosedError, SettingError
-from latlas.base.hub import Pushable, resolve
+from latlas.base.hub import Pushable
 from latlas.base.provenance import Provenance
 from latlas.encodings.encoding import Encoding
 from latlas.maps.cards import map_card
+from latlas.models.carried_folders import artifact_folder
 from latlas.numerics.patches import PatchGeometry, padded
 
 KIND = "spatial-map"
@@ -252,12 +253,13 @@ class SpatialMap(Pushable):
 
     @classmethod
     def from_pretrained(cls, folder: str | Path) -> "SpatialMap":
-        """Read what `save_pretrained` wrote.
+        """Read what `save_pretrained` wrote: its folder, its Hub id, or `zoo:name`.
 
         Raises:
             MissingPathError, ArtifactError: no such artifact, or a damaged one.
+            UnknownNameError: no such spatial map in the zoo.
         """
-        folder = resolve(folder)
+        folder = artifact_folder(folder, (KIND,), called="spatial map")
         config = read_config(folder, kind=KIND)
         tensors = load_tensors(Path(folder) / _TENSORS)
         settings = config["settings"]

@@ -1,14 +1,16 @@
 """Moments of the features of more images than are in memory: what a Fréchet distance is computed from."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from latlas.base.errors import IllPosedError
 from latlas.base.progress import Progress, silent
 from latlas.data.images import ImageSet, ImageSource, to_floats
+from latlas.encodings.distributed import decoded_by, on_own_device
 from latlas.encodings.engines.engine import Engine, LocalEngine
 from latlas.encodings.statistics import Bounds, divided, merged
 from latlas.measurements.features import FeatureNetwork, features_of_batch
+from latlas.models.protocols import device_of
 from latlas.numerics.moments import Moments
 
 _BATCH = 500  # images at once, of a network that states no number
@@ -34,8 +36,9 @@ def feature_moments(
         raise IllPosedError(f"{images.name} holds no images: their features have no moments.")
     batch = int(getattr(network, "batch_size", _BATCH))
     bounds = divided(len(images), batch * _PART)
-    make = _FeaturesOf(network, images, batch)
-    found = (engine or LocalEngine()).map(make, bounds, task=f"features ({network.name})", progress=progress)
+    carrier = engine or LocalEngine()
+    make = _FeaturesOf(network, decoded_by(carrier, images, device_of(network)), batch, moved=carrier.several)
+    found = carrier.map(make, bounds, task=f"features ({network.name})", progress=progress)
     return merged(found, bounds, Moments.merge)
 
 
@@ -44,9 +47,10 @@ class _FeaturesOf:
     network: FeatureNetwork
     images: ImageSet | ImageSource
     batch: int
+    moved: bool  # to the worker's own GPU
 
     def __call__(self) -> Callable[[Bounds], Moments]:
-        return self.of
+        return (replace(self, network=on_own_device(self.network)) if self.moved else self).of
 
     def of(self, bounds: Bounds) -> Moments:
         starts = range(bounds[0], bounds[1], self.batch)

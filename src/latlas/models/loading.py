@@ -8,7 +8,7 @@ from typing import Any
 from latlas.base.artifacts import CONFIG, read_json
 from latlas.base.errors import ArtifactError, MissingExtraError, MissingPathError, unknown_name
 from latlas.base.hub import hub_id, resolve
-from latlas.models.carried_folders import SCHEME, artifact_folder
+from latlas.models.carried_folders import SCHEME, artifact_folder, meant_name
 from latlas.models.generator import KIND as GENERATOR_KIND
 from latlas.models.generator import GeneratorModel
 from latlas.models.protocols import LatentModel, require_generator
@@ -69,6 +69,16 @@ def _is_folder(name: str) -> bool:
     return _exists(path) and path.is_dir()
 
 
+def _cure(text: str) -> str:
+    """Return what to do about a model that is not there."""
+    from latlas.models.zoo import ZOO
+
+    meant = meant_name(text, ZOO)
+    if meant is not None:
+        return f"Did you mean {meant}? Those of the zoo are listed by `latlas zoo`."
+    return f"Train one with `latlas train dense mnist --out {text}`."
+
+
 def _loader(point: EntryPoint) -> Callable[[str], LatentModel]:
     try:
         found: Callable[[str], LatentModel] = point.load()
@@ -118,7 +128,7 @@ def load_model(spec: str | Path) -> LatentModel:
             f"{text} is a file, and a model is a folder. Give the folder, or scheme:{text} for a file of another program."
         )
     if not _exists(path) or not path.is_dir():
-        raise MissingPathError(f"No model folder {text}. Train one with `latlas train dense mnist --out {text}`.")
+        raise MissingPathError(f"No model folder {text}. {_cure(text)}")
     foreign = next((scheme for name, scheme in _FOREIGN.items() if (path / name).is_file()), None)
     if not (path / CONFIG).is_file():
         cure = "" if foreign is None else f" {foreign} wrote it: ask for {foreign}:{text}."

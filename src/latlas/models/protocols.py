@@ -6,6 +6,7 @@ protocols, so that a pair of callables serves wherever a VAE does.
 
 import math
 from dataclasses import dataclass
+from operator import index
 from typing import Any, Protocol, TypeGuard, runtime_checkable
 
 import torch
@@ -182,6 +183,30 @@ def check_codes(codes: Tensor, model: LatentModel) -> None:
         )
 
 
+def checked_shapes(image_shape: object, latent_shape: object, *, name: str) -> tuple[ImageShape, LatentShape]:
+    """Return the two shapes that a user states of a model.
+
+    Args:
+        image_shape: channels, height, width.
+        latent_shape: variables; or of a spatial code channels, rows, columns.
+        name: of the model, for the error.
+
+    Raises:
+        SettingError: another number of sizes, or a size that is no whole number above 0.
+    """
+    image, latent = _sizes(image_shape), _sizes(latent_shape)
+    if image is None or len(image) != 3:
+        raise SettingError(
+            f"{name}: image_shape takes channels, height and width, whole numbers above 0, as (1, 28, 28); got {image_shape!r}."
+        )
+    if latent is None or len(latent) not in (1, 3):
+        raise SettingError(
+            f"{name}: latent_shape takes the number of variables, as (16,), or channels, rows and columns of a spatial code, as "
+            f"(4, 8, 8), whole numbers above 0; got {latent_shape!r}."
+        )
+    return (image[0], image[1], image[2]), latent
+
+
 def images_at_once(image_shape: ImageShape) -> int:
     """Return how many images of a shape are encoded or decoded at once: at most 1,000, and at most 2^20 values together.
 
@@ -229,13 +254,28 @@ def _cure(images_shape: ImageShape, model: LatentModel) -> str:
     channels, height, width = model.image_shape
     if images_shape[0] != channels:
         wanted, found = (_COLOURS.get(count, f"{count}-channel") for count in (channels, images_shape[0]))
-        return f"The model takes {wanted} images and these are {found}: convert them to {wanted} before."
+        if channels not in _COLOURS:
+            return f"The model takes {wanted} images and these are {found}: convert them to {wanted} before."
+        size = f"size={height}&" if height == width and images_shape[1:] != (height, width) else ""
+        return (
+            f"The model takes {wanted} images and these are {found}. Pictures in files are read as {wanted} ones where DATA ends in "
+            f"?{size}channels={channels}, as 'photos?{size}channels={channels}'; convert others before."
+        )
     stride: Any = getattr(model, "stride", None)
     if isinstance(stride, int) and images_shape[1] == images_shape[2] and images_shape[1] % stride == 0:
         return f"The model serves other sizes too: ask for it with ?size={images_shape[1]}."
     if height != width:  # --resize makes squares
         return f"Resize them to a height of {height} and a width of {width} before."
     return f"Folders of pictures can be resized with --resize {height}; convert arrays before."
+
+
+def _sizes(shape: object) -> tuple[int, ...] | None:
+    """Return a shape as whole numbers; None where it is none."""
+    try:
+        sizes = tuple(index(size) for size in shape)  # type: ignore[attr-defined]  # what is no sequence raises
+    except TypeError:
+        return None
+    return sizes if all(size > 0 for size in sizes) else None
 
 
 def _by_channel(values: tuple[float, ...], codes: Tensor) -> Tensor:

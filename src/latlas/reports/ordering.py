@@ -10,6 +10,7 @@ from latlas.measurements.ordering import UNITS, Ordering, rank_agreement
 from latlas.reports import figures, palette
 from latlas.reports.page import Block, Finding, Numbers, Picture, Report, Section, Table
 from latlas.reports.traversals import Traversals, traversal_blocks
+from latlas.reports.wording import images_in_words
 
 _BARS = 24  # variables in the chart, at most
 
@@ -51,7 +52,7 @@ def ordering_report(
         )
     return Report(
         title=f"What informs {ordering.model} most?",
-        subtitle=f"Its latent variables by {_NAMES[ordering.by]}, measured on {ordering.images}.",
+        subtitle=f"Its latent variables by {_NAMES[ordering.by]}, measured on {images_in_words(ordering.images)}.",
         summary=ordering_findings(ordering, left_out),
         sections=sections,
         numbers=ordering_record(ordering, alternatives, left_out),

@@ -1,6 +1,7 @@
 """A report: a title, findings in words, sections of pictures and tables; written as one self-contained HTML file."""
 
 import base64
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
@@ -8,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from jinja2 import Environment, StrictUndefined, select_autoescape
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from latlas.base.artifacts import write_config, write_json, writing
 from latlas.base.provenance import Provenance
@@ -17,6 +18,7 @@ KIND = "report"
 HTML = "report.html"
 JSON = "report.json"
 
+_COMMAND = re.compile(r"`([^`]+)`")
 _SENTENCE = 32  # letters from which a cell is read as a sentence
 
 Level = Literal["good", "note", "warning"]
@@ -139,6 +141,7 @@ def render(report: Report) -> str:
         autoescape=select_autoescape(default=True), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters["number"] = format_number
+    environment.filters["commands"] = with_commands
     template = resources.files("latlas.reports").joinpath("templates/report.html.j2").read_text(encoding="utf-8")
     return environment.from_string(template).render(report=report)
 
@@ -159,6 +162,15 @@ def write_files(report: Report, folder: Path) -> None:
     (folder / HTML).write_text(render(report), encoding="utf-8")
     write_json(folder / JSON, report.numbers)
     write_config(folder, kind=KIND, settings={"title": report.title}, provenance=report.provenance)
+
+
+def with_commands(text: str) -> Markup:
+    """Return a text as HTML, its commands, which stand between backticks, in the letters of the shell.
+
+    >>> with_commands("`latlas prune` makes it < 1 MB")
+    Markup('<code>latlas prune</code> makes it &lt; 1 MB')
+    """
+    return Markup(_COMMAND.sub(r"<code>\1</code>", str(escape(text))))
 
 
 def format_number(value: Any) -> str:

@@ -13,6 +13,7 @@ from latlas.models.protocols import LatentModel, require_autoencoder
 from latlas.reports import figures, palette, pictures
 from latlas.reports.diagnosis import enlargement, reconstruct
 from latlas.reports.page import Block, Finding, Numbers, Picture, Report, Section, Table
+from latlas.reports.wording import counted_images, images_in_words
 from latlas.studies.pruning import PrunedModel
 
 _SHOWN = 12  # images a row
@@ -92,7 +93,10 @@ def pruning_report(result: PrunedModel, original: LatentModel, images: ImageSet)
     ]
     return Report(
         title=f"{result.original}, with {len(result.kept)} of {result.variables} variables",
-        subtitle=f"Means and gains were measured on {result.images}, errors on {errors.count:,} images of {errors.images}.",
+        subtitle=(
+            f"Means and gains were measured on {images_in_words(result.images)}, errors on "
+            f"{counted_images(errors.images, errors.count)}."
+        ),
         summary=pruning_findings(result),
         sections=[Section(title="Evidence", lead="", blocks=blocks)],
         numbers=result.to_json(),

@@ -9,6 +9,7 @@ from latlas.reports import figures, palette
 from latlas.reports.diagnosis import enlargement
 from latlas.reports.inversions import SHOWN, Group, listed, numbered, same_scale
 from latlas.reports.page import Block, Finding, Numbers, Picture, Report, Section, Table
+from latlas.reports.wording import capital, counted_images
 from latlas.studies.range_calibration import ENOUGH_RECOVERED, RangeCalibration
 from latlas.studies.range_test import RangeResult
 
@@ -252,7 +253,7 @@ def range_report(
     blocks = [*section.blocks, *(_strips(results[name], judged[name], model, label=LABELS[name]) for name in beside)]
     return Report(
         title=f"Can {result.generator} make these images?",
-        subtitle=f"{len(images):,} images of {result.images}, judged against the generator's own samples.",
+        subtitle=f"{capital(counted_images(result.images, len(images)))}, judged against the generator's own samples.",
         summary=section.findings,
         sections=[Section(title="Evidence", lead=section.lead, blocks=blocks)],
         numbers=result.to_json(),

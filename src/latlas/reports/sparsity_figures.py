@@ -81,10 +81,14 @@ def noise_course(epochs: Sequence[NoiseEpoch], variable: int, *, marks: Sequence
         bottom.set_ylabel("nats")
         bottom.set_xlabel("epoch")
         bottom.set_title("What it buys and what it costs")
-        for name, epoch in marks:
+        for place, (name, epoch) in enumerate(marks):
             bottom.axvline(epoch, color=palette.INK, ls=":", lw=0.8)
-            bottom.annotate(name, (epoch, bottom.get_ylim()[1]), xytext=(2, -2), textcoords="offset points", rotation=90,
-                            va="top", fontsize=8)  # fmt: skip
+            # Events follow each other by an epoch: names above and below in turn do not lie on each other.
+            at, shift, align = (1, -2, "top") if place % 2 == 0 else (0, 2, "bottom")
+            bottom.annotate(
+                name, (epoch, at), xycoords=("data", "axes fraction"), xytext=(2, shift), textcoords="offset points",
+                rotation=90, va=align, fontsize=8,
+            )  # fmt: skip
         return as_svg(figure)
 
 

@@ -7,6 +7,7 @@ from latlas.reports import figures, pictures
 from latlas.reports.diagnosis import enlargement
 from latlas.reports.page import Block, Finding, Numbers, Picture, Report, Section, Table
 from latlas.reports.support_figures import NULL_NAMES, occupancy_chart, threshold_chart
+from latlas.reports.wording import images_in_words
 from latlas.studies.sectors import SectorStudy
 from latlas.studies.support import BY_SECTORS, SmallFits, SpreadComparison
 from latlas.supports.support_set import SupportSet
@@ -120,7 +121,7 @@ def support_report(
     """Return the page of one Support Set; the arguments are those of `support_section`, and the page's numbers."""
     section = support_section(support, spread, sectors=sectors, images=images)
     return Report(
-        title=f"Support Set of {support.chosen_from}",
+        title=f"Support Set of {images_in_words(support.chosen_from)}",
         subtitle=f"Chosen by the latent sectors of {support.model}.",
         summary=section.findings,
         sections=[Section(title="Evidence", lead=section.lead, blocks=section.blocks)],

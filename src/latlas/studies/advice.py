@@ -13,6 +13,7 @@ Level = Literal["good", "note", "warning"]
 _LAW_TOLERANCE = 0.08  # the published dense table stays within 0.04 of 1, the convolutional one reaches 0.08 on average
 _NEXT_TO_NOTHING = 0.1  # nats of KL a variable, below which a variable that does not vary counts as collapsed
 _VARIANCE_LOSS_RANGE = (0.8, 1.2)
+_FEWEST = 100  # images: of normal codes, the variance over so many is sure to sqrt(2 / 99), 14 %
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +49,30 @@ def advise(latents: LatentTable, reconstruction: Reconstruction, zeroing: Zeroin
     findings = [_collapse(latents, zeroing), *of_posteriors, _variance_loss(reconstruction)]
     urgency = {"warning": 0, "note": 1, "good": 2}
     return sorted(findings, key=lambda finding: urgency[finding.level])
+
+
+def few_images(count: int, variables: int) -> list[Advice]:
+    """Return the finding that images are too few for a diagnosis; none where they are enough.
+
+    Args:
+        count: images measured.
+        variables: of the latent space; of a spatial one, its channels.
+    """
+    wanted = max(_FEWEST, variables)
+    if count >= wanted:
+        return []
+    doubt = 100 * math.sqrt(2 / (count - 1)) if count > 1 else math.inf
+    fewer = f", and fewer than the {variables} latent variables" if count < variables else ""
+    return [
+        Advice(
+            level="warning",
+            headline=f"{count} images are too few for these statistics{fewer}.",
+            text=(
+                f"A variance over {count} images is uncertain by about {doubt:.0f} %, so verdicts may be other ones on other images. Give "
+                f"at least {wanted:,}, better some thousand that the model was not trained on."
+            ),
+        )
+    ]
 
 
 def _collapse(latents: LatentTable, zeroing: Zeroing | None) -> Advice:

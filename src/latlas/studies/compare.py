@@ -63,6 +63,7 @@ def compare(
     features: FeatureNetwork | None = None,
     perceptual: Perceptual | None = None,
     yardstick: bool = False,
+    brief: bool = False,
     seed: int = 0,
     progress: Progress = silent,
 ) -> Comparison:
@@ -85,6 +86,7 @@ def compare(
         perceptual: a distance of images to their originals, for example LPIPS with its weights: called with two batches in
             [0, 1], returns one number an image.
         yardstick: whether to train a multilayer perceptron on the same pairs, and measure what it gains.
+        brief: whether squared errors are all that is wanted: PSNR, SSIM and times are left out, which take longer than the rest.
         seed: decides the shuffled pairs, the stream and the perceptron.
         progress: told throughout.
 
@@ -124,7 +126,8 @@ def compare(
         fitting,
         measured,
         settings,
-        judge=Judge.of(measured.images, perceptual=perceptual, features=features),
+        judge=Judge.of(measured.images, perceptual=perceptual, features=features, likeness=not brief),
+        timed=not brief,
         seed=seed,
         yardstick=yardstick,
         known_codes=known_codes,
@@ -162,6 +165,7 @@ def compare_pairs(
     provenance: Provenance,
     seed: int = 0,
     yardstick: bool = False,
+    timed: bool = True,
     known_codes: str | None = None,
     progress: Progress = silent,
 ) -> Comparison:
@@ -219,7 +223,9 @@ def compare_pairs(
         linear_map=fitted,
         latent_shapes=(here, there),
         routes=routes,
-        times=time_routes(source, target, lambda part: relocate(fitted, part, there), codes, progress=progress),
+        times=time_routes(source, target, lambda part: relocate(fitted, part, there), codes, progress=progress)
+        if timed
+        else None,
         similarity=code_similarity(measured),
         yardstick=None
         if learned is None

@@ -47,7 +47,7 @@ class Comparison:
     linear_map: CodeMap
     latent_shapes: tuple[LatentShape, LatentShape]
     routes: Mapping[str, Route]  # the errors above by name, each with PSNR, SSIM and what else was asked for
-    times: Times
+    times: Times | None  # None of a brief comparison
     similarity: Similarity | None  # of the test images' codes; None where it is not defined
     yardstick: Yardstick | None  # None unless asked for
     features: str | None  # what the Fréchet distances are called; None without a feature network
@@ -108,7 +108,7 @@ class Comparison:
                 "r2": self.r2,
                 "quality": {name: route.quality() for name, route in self.routes.items()},
                 "features": self.features,
-                "times": self.times.to_json(),
+                "times": None if self.times is None else self.times.to_json(),
                 "similarity": self.similarity,
                 "yardstick": yardstick,
                 "map": {"kind": self.linear_map.kind, **self.linear_map.evidence},

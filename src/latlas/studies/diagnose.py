@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from latlas.base.errors import IllPosedError
+from latlas.base.errors import IllPosedError, SettingError
 from latlas.base.progress import Progress, silent
 from latlas.base.provenance import Provenance
 from latlas.base.records import plain
@@ -18,7 +18,7 @@ from latlas.measurements.latents import LatentTable, latent_table, silence
 from latlas.measurements.reconstruction import Reconstruction, decode_batches, measure_reconstruction
 from latlas.measurements.scaling import LatentScaling, latent_scaling
 from latlas.models.protocols import Autoencoder, LatentModel, configured_scale, require_autoencoder, scaling_of
-from latlas.studies.advice import Advice, Zeroing, advise
+from latlas.studies.advice import Advice, Zeroing, advise, few_images
 
 _URGENCY = ("warning", "note", "good")
 
@@ -30,6 +30,7 @@ class Diagnosis:
     model: str
     images: str
     count: int  # images measured
+    gain_count: int  # of these, the first ones that gains were measured on
     latents: LatentTable
     gain: Gain
     reconstruction: Reconstruction
@@ -88,6 +89,7 @@ class Diagnosis:
                 "model": self.model,
                 "images": self.images,
                 "count": self.count,
+                "gain_count": self.gain_count,
                 "table": self.table,
                 "scaling": self._scaling_to_json(),
                 "advice": self.advice,
@@ -105,17 +107,20 @@ class Diagnosis:
         return record
 
 
-def diagnose(model: LatentModel, images: ImageSet, *, progress: Progress = silent) -> Diagnosis:
+def diagnose(model: LatentModel, images: ImageSet, *, gain_images: int | None = None, progress: Progress = silent) -> Diagnosis:
     """Return the health sheet of a model, measured on images (held-out ones tell more).
 
     Args:
         model: encodes and decodes.
         images: of its image shape; a few thousand are enough.
+        gain_images: how many of them gains are measured on, which cost a decode a variable each; None: all of them.
         progress: told throughout.
 
     Raises:
         CapabilityError: the model lacks an encoder or a decoder.
         ImageFormatError: images of another shape.
+        IllPosedError: fewer than two images.
+        SettingError: gains on fewer than two.
 
     Cost: one encode of every image, and one decode for each latent variable and two more.
     """
@@ -124,17 +129,22 @@ def diagnose(model: LatentModel, images: ImageSet, *, progress: Progress = silen
         raise IllPosedError(
             f"{images.name} has {len(images)} image, and a diagnosis is of how codes vary over images. Give at least 2, better some hundred."
         )
+    if gain_images is not None and gain_images < 2:
+        raise SettingError(f"Gains are measured on at least 2 images, got {gain_images}.")
     encoding = encode(autoencoder, images, progress=progress)
     latents = latent_table(encoding.moments())
     reconstruction = measure_reconstruction(autoencoder, encoding.mean, images, progress=progress)
-    gain = reconstruction_gain(autoencoder, encoding.mean, images, progress=progress)
+    weighed = images.slice(0, gain_images)
+    gain = reconstruction_gain(autoencoder, encoding.mean[: len(weighed)], weighed, progress=progress)
     zeroing = _measure_zeroing(autoencoder, encoding.mean, images, latents, reconstruction)
     scaling = _measure_scaling(autoencoder, encoding) if len(encoding.latent_shape) > 1 else None
-    findings = advise(latents, reconstruction, zeroing) + ([] if scaling is None else [_advise_scaling(scaling)])
+    findings = few_images(len(images), len(latents)) + advise(latents, reconstruction, zeroing)
+    findings += [] if scaling is None else [_advise_scaling(scaling)]
     return Diagnosis(
         model=autoencoder.name,
         images=images.name,
         count=len(images),
+        gain_count=len(weighed),
         latents=latents,
         gain=gain,
         reconstruction=reconstruction,

@@ -283,12 +283,16 @@ def _kept(name: str, work: Path | None, made_from: Mapping[str, Any]) -> NoiseCo
         return None
     if not isinstance(record, dict) or any(record.get(key) != value for key, value in made_from.items()):
         return None
-    course = record["course"]
-    epochs: list[dict[str, Any]] = [
-        {key: tuple(value) if isinstance(value, list) else value for key, value in epoch.items()} for epoch in course["epochs"]
-    ]
-    return NoiseCourse(
-        variable=course["variable"],
-        frozen=tuple(course["frozen"]),
-        epochs=tuple(NoiseEpoch(**epoch) for epoch in epochs),
-    )
+    try:
+        course = record["course"]
+        epochs: list[dict[str, Any]] = [
+            {key: tuple(value) if isinstance(value, list) else value for key, value in epoch.items()}
+            for epoch in course["epochs"]
+        ]
+        return NoiseCourse(
+            variable=course["variable"],
+            frozen=tuple(course["frozen"]),
+            epochs=tuple(NoiseEpoch(**epoch) for epoch in epochs),
+        )
+    except (LookupError, TypeError, AttributeError):  # no course that was written here: it is run again
+        return None

@@ -47,8 +47,8 @@ class Route:
     """What one way to an image gives, against the original."""
 
     error: Error  # squared, per pixel
-    psnr: Error  # decibels
-    ssim: Error | None  # None where images are smaller than its window
+    psnr: Error | None  # decibels; None where likeness was not asked for
+    ssim: Error | None  # likewise; and None where images are smaller than its window
     perceptual: Error | None  # None without a perceptual function
     frechet: FrechetDistance | None = None  # to the originals; None without a feature network
 
@@ -63,17 +63,20 @@ class Route:
 class Judge:
     """What images are held against their originals by, besides squared error, PSNR and SSIM."""
 
+    likeness: bool = True  # whether PSNR and SSIM, and what is perceptual, are taken
     perceptual: Perceptual | None = None
     features: FeatureNetwork | None = None
     reference: Tensor | None = None  # features of the originals
 
     @classmethod
-    def of(cls, images: ImageSet, *, perceptual: Perceptual | None, features: FeatureNetwork | None) -> "Judge":
+    def of(
+        cls, images: ImageSet, *, perceptual: Perceptual | None, features: FeatureNetwork | None, likeness: bool = True
+    ) -> "Judge":
         """Return the judge of ways to these images."""
         if features is None:
-            return cls(perceptual=perceptual)
+            return cls(likeness=likeness, perceptual=perceptual)
         rows = [features_of_batch(features, as_file(batch)) for batch in images.batches(images_at_once(images.image_shape))]
-        return cls(perceptual=perceptual, features=features, reference=torch.cat(rows))
+        return cls(likeness=likeness, perceptual=perceptual, features=features, reference=torch.cat(rows))
 
 
 def measure_route(decoder: Decoder, codes: Codes, images: ImageSet, judge: Judge, *, frechet: bool = False) -> Route:
@@ -91,15 +94,16 @@ def measure_route(decoder: Decoder, codes: Codes, images: ImageSet, judge: Judge
     at_once = images_at_once(images.image_shape)
     for batch, decoded in zip(images.batches(at_once), decode_batches(decoder, codes, size=at_once), strict=True):
         errors.append(squared_error_per_pixel(batch, decoded))
-        qualities.append(image_quality(decoded, batch, perceptual=judge.perceptual))
+        if judge.likeness:
+            qualities.append(image_quality(decoded, batch, perceptual=judge.perceptual))
         if network is not None:
             rows.append(features_of_batch(network, as_file(decoded), title=f"images decoded for {images.name}"))
-    quality = ImageQuality.joined(qualities)
+    quality = ImageQuality.joined(qualities) if qualities else None
     return Route(
         error=Error.of(torch.cat(errors)),
-        psnr=Error.of(quality.psnr),
-        ssim=None if quality.ssim is None else Error.of(quality.ssim),
-        perceptual=None if quality.perceptual is None else Error.of(quality.perceptual),
+        psnr=None if quality is None else Error.of(quality.psnr),
+        ssim=None if quality is None or quality.ssim is None else Error.of(quality.ssim),
+        perceptual=None if quality is None or quality.perceptual is None else Error.of(quality.perceptual),
         frechet=distance(torch.cat(rows), judge.reference) if rows and judge.reference is not None else None,
     )
 

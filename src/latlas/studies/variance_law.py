@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from latlas.base.errors import CapabilityError, IllPosedError, unknown_name
+from latlas.base.errors import ArtifactError, CapabilityError, IllPosedError, unknown_name
 from latlas.base.progress import Progress, silent
 from latlas.base.provenance import Provenance
 from latlas.base.records import plain
@@ -352,6 +352,13 @@ def run(
 
 
 def history_of(folder: Path) -> list[dict[str, Any]]:
-    """Return the history that a training left in its folder; empty where it left none."""
+    """Return the history that a training left in its folder; empty where it left none.
+
+    Raises:
+        ArtifactError: it is damaged.
+    """
     path = folder / "run" / "history.json"
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
+    try:
+        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
+    except (OSError, ValueError, RecursionError) as failure:
+        raise ArtifactError(f"{path} is damaged ({type(failure).__name__}). Train again into another folder.") from failure

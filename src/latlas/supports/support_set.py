@@ -204,6 +204,8 @@ class SupportSet(Pushable):
             scale = tuple(settings.get("scale", ()))
             if not all(isinstance(name, str) for name in settings["names"]):
                 raise TypeError("its names are no texts")
+            if hashes is not None and not isinstance(hashes, list):
+                raise TypeError("its hashes are no list")
             loaded = cls(
                 images=ImageSet(
                     name=f"Support Set of {settings['chosen_from']}",
@@ -226,13 +228,13 @@ class SupportSet(Pushable):
                 chosen_from=settings["chosen_from"],
                 provenance=Provenance.from_json(config["provenance"]),
             )
+            counts = {len(part) for part in (loaded.indices, loaded.codes, loaded.sector)}
+            if counts != {len(loaded)} or len(loaded.occupancy) != loaded.sectors.count:
+                raise ValueError("its parts are of different lengths")
         except KeyError as failure:
             raise ArtifactError(f"{folder} is not a readable Support Set (no {failure}). Build it again.") from failure
         except (*MISFITS, LatlasError) as failure:
             raise ArtifactError(f"{folder} is not a readable Support Set ({failure}). Build it again.") from failure
-        counts = {len(part) for part in (loaded.indices, loaded.codes, loaded.sector)}
-        if counts != {len(loaded)} or len(loaded.occupancy) != loaded.sectors.count:
-            raise ArtifactError(f"{folder} is not a readable Support Set (its parts are of different lengths). Build it again.")
         if hashes is not None and list(loaded.hashes) != hashes:
             wrong = [name for name, now, was in zip(loaded.member_names, loaded.hashes, hashes, strict=False) if now != was]
             raise ArtifactError(

@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 
-from latlas.base.artifacts import check_free
 from latlas.base.errors import SettingError
 from latlas.base.progress import Progress
 from latlas.base.provenance import Provenance
@@ -22,7 +21,7 @@ from latlas.models.protocols import parameter_count
 from latlas.numerics.moments import MarginalMoments
 from latlas.training.adversarial import AdversarialSchedule, AdversarialTraining
 from latlas.training.precision import Precision, choose_device, choose_precision
-from latlas.training.resumable import fit_resumable, held_work_folder, publish
+from latlas.training.resumable import check_out, finished_before, fit_resumable, held_work_folder, publish
 
 logger = logging.getLogger(__name__)
 
@@ -83,7 +82,7 @@ def train_adversarially(
         SettingError, OutputExistsError, ImageFormatError, NonFiniteError, ArtifactError, KeyboardInterrupt: as `train_gan`.
     """
     if out is not None:
-        check_free(out, replace=replace)
+        check_out(out, replace=replace)
     place = choose_device(device)
     chosen = choose_precision(precision, convolutional=built.convolutional, device=place)
     settings = {
@@ -93,6 +92,20 @@ def train_adversarially(
         "device": place.type,
     }
     provenance = Provenance(made_by=made_by, seed=seed, made_from={"images": images.content_hash}, settings=settings)
+    earlier = finished_before(out, provenance, replace=replace)
+    if earlier is not None and out is not None:
+        kept = GeneratorModel.from_pretrained(out)
+        progress(f"training {kept.name}", schedule.steps, schedule.steps, "it was done before")
+        ratio = spread_ratio(kept, images, seed=seed)
+        return TrainedGAN(
+            model=kept,
+            history=earlier,
+            precision=chosen,
+            spread_ratio=ratio,
+            seconds=0.0,
+            images_per_second=0.0,
+            warnings=collapse_warnings(ratio),
+        )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derived_seed(seed, "weights"))
         model = GeneratorModel(built, images.image_shape, name=name, provenance=provenance)

@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader
 
 from latlas.base.errors import NonFiniteError
 from latlas.base.seeds import derived_seed
+from latlas.base.shapes import Images
 from latlas.data.images import ImageSet, to_floats
 from latlas.models.protocols import Posterior
 from latlas.models.vae import VAE
@@ -60,6 +61,10 @@ class VAETraining(L.LightningModule):
         self.history: list[dict[str, Any]] = []  # one record an epoch
         self.earlier_epochs = 0  # of a resumed training: those that ran before it was cut off
         self._unread: tuple[Tensor, Tensor, Tensor] | None = None  # of the last call: terms, means, log variances
+
+    def encode(self, images: Images) -> Posterior:
+        """Return the posteriors of images: what callbacks that watch a training ask for by this name."""
+        return self.vae.encode(images)
 
     def train_dataloader(self) -> DataLoader[Tensor]:
         """Return the loader of this process's share."""
@@ -251,6 +256,8 @@ class VAETraining(L.LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take the history back."""
         self.history = list(checkpoint["latlas_history"])
+        if not all(record.keys() >= {"epoch", *TERMS, "active", "kl"} for record in self.history):
+            raise ValueError("its history is of another training")
         self.earlier_epochs = len(self.history)
 
 

@@ -12,7 +12,6 @@ from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import nn
 from torch.utils.data import DataLoader
 
-from latlas.base.artifacts import check_free
 from latlas.base.errors import SettingError, unknown_name
 from latlas.base.progress import Progress, silent
 from latlas.base.provenance import Provenance
@@ -20,7 +19,7 @@ from latlas.base.seeds import derived_seed, generator
 from latlas.models.protocols import Generator, device_of
 from latlas.models.recoder import Recoder, RecoderSettings
 from latlas.training.precision import Precision, choose_device, choose_precision
-from latlas.training.resumable import SteppedTraining, fit_resumable, held_work_folder, publish
+from latlas.training.resumable import SteppedTraining, check_out, finished_before, fit_resumable, held_work_folder, publish
 from latlas.training.streams import CachedStream, Stream, check_stream, frozen
 
 LOSSES = ("code", "image", "both")
@@ -101,7 +100,7 @@ def train_recoder(
     """
     _check_settings(loss, steps, batch_size, learning_rate)
     if out is not None:
-        check_free(out, replace=replace)
+        check_out(out, replace=replace)
     place = choose_device(device)
     chosen = choose_precision(precision, convolutional=True, device=place)
     plain_settings = settings if settings is not None else RecoderSettings()
@@ -117,6 +116,13 @@ def train_recoder(
     }
     made_from = {"generator": drawn_from.fingerprint}
     provenance = Provenance(made_by="train_recoder", seed=seed, made_from=made_from, settings=recorded)
+    earlier = finished_before(out, provenance, replace=replace)
+    if earlier is not None and out is not None:
+        recoder = Recoder.from_pretrained(out)
+        progress(f"training {recoder.name}", steps, steps, "it was done before")
+        return TrainedRecoder(
+            recoder=recoder, history=earlier[:-1], **earlier[-1]["held_out"], seconds=0.0, images_per_second=0.0
+        )
     stream_seed = derived_seed(seed, "stream")
     home = device_of(drawn_from)
     with held_work_folder(out, provenance) as work:

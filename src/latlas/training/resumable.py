@@ -16,19 +16,22 @@ import lightning.pytorch as L
 import torch
 from torch import Tensor
 
-from latlas.base.artifacts import CONFIG, read_json, write_json, writing
+from latlas.base.artifacts import CONFIG, check_free, read_json, write_json, writing
 from latlas.base.errors import ArtifactError, NonFiniteError, SettingError
-from latlas.base.launch import is_first
+from latlas.base.launch import is_first, launched
 from latlas.base.locking import LOCK, FolderLock
 from latlas.base.placing import FINISHED, remove
 from latlas.base.progress import Progress
 from latlas.base.provenance import Provenance, file_hash
-from latlas.training.checkpoints import CHECKPOINT, WholeCheckpoints, last_checkpoint
+from latlas.base.work_folders import discard, is_finished, work_folder_of
+from latlas.training.checkpoints import CHECKPOINT, Begun, WholeCheckpoints, going_on_from, last_checkpoint, read_checkpoint
 from latlas.training.finite import bad_variables, check_finite
 from latlas.training.precision import Precision
 from latlas.training.scalar_log import ScalarLog
 
 _SETTINGS = "settings.json"
+_KIND = "training"  # of work folder
+_HISTORY = "run/history.json"
 
 
 class SteppedTraining(L.LightningModule):
@@ -124,6 +127,8 @@ class SteppedTraining(L.LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take the history back."""
         self.history = list(checkpoint["latlas_history"])
+        if not all(record.keys() >= {"step", *self.terms} for record in self.history):
+            raise ValueError("its history is of another training")
         self.earlier_steps = self.steps_done = self.history[-1]["step"] if self.history else 0
 
 
@@ -153,8 +158,10 @@ def fit_resumable(
     Raises:
         KeyboardInterrupt: with a message that says what was kept.
         NonFiniteError: a term of the loss left the numbers.
+        ArtifactError: the checkpoint is none that this training can go on from.
     """
-    callbacks: list[L.Callback] = [ReportSteps(task, progress)]
+    begun = Begun()
+    callbacks: list[L.Callback] = [begun, ReportSteps(task, progress)]
     resume_from = None
     if work is not None:
         callbacks.append(last_checkpoint(work))
@@ -176,7 +183,7 @@ def fit_resumable(
                 use_distributed_sampler=False,
             )
             module.train()
-            with honest_interruption():
+            with honest_interruption(), going_on_from(resume_from, begun):
                 trainer.fit(module, ckpt_path=resume_from, weights_only=True if resume_from is not None else None)
                 if trainer.interrupted:  # as some versions of Lightning tell it
                     raise KeyboardInterrupt
@@ -184,6 +191,39 @@ def fit_resumable(
         raise KeyboardInterrupt(*_what_is_kept(work, module.steps)) from interruption
     except NonFiniteError as failure:
         raise told_with_what_is_kept(failure, work) from failure
+
+
+def check_out(out: str | Path, *, replace: bool = False) -> None:
+    """Raise now, before any work, if no training could write there: as `check_free`, except where one is done.
+
+    A training whose process died when its artifact had taken its place is left to `finished_before`, which knows whether it is
+    the same.
+
+    Raises:
+        OutputExistsError, ArtifactError: as `check_free`.
+    """
+    if not is_finished(work_folder_of(Path(out), _KIND), Path(out)):
+        check_free(out, replace=replace)
+
+
+def finished_before(out: str | Path | None, provenance: Provenance, *, replace: bool = False) -> list[dict[str, Any]] | None:
+    """Return the history of the same training if its artifact has taken its place, and its process died before it had cleared up.
+
+    What it left is cleared away; where several processes were started together, the next training there does that.
+
+    Raises:
+        OutputExistsError: another training's artifact lies there, and is not to be replaced.
+        ArtifactError: its history cannot be read.
+    """
+    if out is None or not is_finished(work := work_folder_of(Path(out), _KIND), Path(out)):
+        return None
+    if read_json(work / _SETTINGS) != provenance.to_json():
+        check_free(out, replace=replace)
+        return None
+    history: list[dict[str, Any]] = read_json(Path(out) / _HISTORY)
+    if launched() is None:
+        discard(work, Path(out))
+    return history
 
 
 @contextmanager
@@ -197,7 +237,7 @@ def held_work_folder(out: str | Path | None, provenance: Provenance) -> Iterator
     if out is None:
         yield None
         return
-    work = Path(out).parent / f".{Path(out).name}.training"
+    work = work_folder_of(Path(out), _KIND)
     lock = FolderLock(work) if is_first() else None  # of several processes of one training, the first holds it for all
     try:
         _prepare(work, provenance)
@@ -241,13 +281,11 @@ def publish(
         if (work / "run").is_dir():
             shutil.copytree(work / "run", run, ignore=shutil.ignore_patterns("*.ckpt"))
         run.mkdir(exist_ok=True)
-        write_json(run / "history.json", history)
+        write_json(beside / _HISTORY, history)
         write_files(beside)
         # Should the process die after the renaming, whoever comes next knows that the work is done with.
         (work / FINISHED).write_text(file_hash(beside / CONFIG), encoding="utf-8")
-    for path in sorted(work.iterdir(), key=lambda path: path.name == FINISHED):  # what tells that it is done with last
-        remove(path)
-    shutil.rmtree(work, ignore_errors=True)
+    discard(work, out)
 
 
 def told_with_what_is_kept(failure: NonFiniteError, work: Path | None) -> NonFiniteError:
@@ -275,7 +313,7 @@ def _what_is_kept(work: Path | None, steps: int) -> tuple[str, ...]:
     if not checkpoint.is_file():
         clear_work(work)
         return ()
-    done = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)["latlas_history"][-1]["step"]
+    done = read_checkpoint(checkpoint)["latlas_history"][-1]["step"]
     if done >= steps:
         return ("all steps are done: the same command writes the model",)
     return (f"the same command goes on from step {done:,} of {steps:,}",)

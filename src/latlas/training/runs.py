@@ -11,7 +11,6 @@ import lightning.pytorch as L
 import torch
 from lightning.pytorch.strategies import DDPStrategy
 
-from latlas.base.artifacts import check_free
 from latlas.base.errors import NonFiniteError, SettingError
 from latlas.base.launch import check_processes
 from latlas.base.progress import Progress, silent
@@ -24,12 +23,14 @@ from latlas.models.architectures.registry import architecture, architecture_to_j
 from latlas.models.protocols import parameter_count
 from latlas.models.vae import VAE
 from latlas.training.callbacks import ReportProgress
-from latlas.training.checkpoints import CHECKPOINT, WholeCheckpoints, last_checkpoint
+from latlas.training.checkpoints import CHECKPOINT, Begun, WholeCheckpoints, going_on_from, last_checkpoint, read_checkpoint
 from latlas.training.module import Schedule, VAETraining
 from latlas.training.objectives import Objective
 from latlas.training.precision import Precision, choose_device, choose_precision
 from latlas.training.resumable import (
+    check_out,
     clear_work,
+    finished_before,
     held_work_folder,
     honest_interruption,
     publish,
@@ -48,7 +49,7 @@ class TrainedVAE:
     model: VAE
     history: list[dict[str, Any]]  # one record an epoch: terms, likelihood variance, health per variable
     precision: Precision
-    seconds: float  # of the training alone; of a resumed one, since it went on
+    seconds: float  # of the training alone; of a resumed one, since it went on; 0 of one that was done before
     images_per_second: float
     warnings: list[str] = field(default_factory=list)  # what a person must hear, in words
 
@@ -75,7 +76,8 @@ def train_vae(
     """Fit a VAE to images.
 
     The same arguments give the same weights on the same machine. With `out`, a training that was cut off goes on
-    from its last whole epoch when it is started again with the same settings.
+    from its last whole epoch when it is started again with the same settings; one that was cut off when its model had taken
+    its place is done.
 
     Args:
         images: what to fit.
@@ -107,7 +109,7 @@ def train_vae(
     """
     _check_settings(images, epochs, batch_size, learning_rate, devices, nodes)
     if out is not None:
-        check_free(out, replace=replace)
+        check_out(out, replace=replace)
     built = architecture(arch) if isinstance(arch, str) else arch
     aim = objective if objective is not None else Objective()
     place = choose_device(device)
@@ -133,6 +135,18 @@ def train_vae(
         "device": place.type,
     } | ({} if nodes == 1 else {"nodes": nodes})
     provenance = Provenance(made_by="train_vae", seed=seed, made_from={"images": images.content_hash}, settings=settings)
+    earlier = finished_before(out, provenance, replace=replace)
+    if earlier is not None and out is not None:
+        model = VAE.from_pretrained(out)
+        progress(f"training {model.name}", epochs * len(images), epochs * len(images), "it was done before")
+        return TrainedVAE(
+            model=model,
+            history=earlier,
+            precision=chosen,
+            seconds=0.0,
+            images_per_second=0.0,
+            warnings=_warnings(earlier, epochs, aim),
+        )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derived_seed(seed, "weights"))
         model = VAE(built, images.image_shape, name=name, provenance=provenance)
@@ -154,7 +168,7 @@ def train_vae(
             precision=chosen,
             seconds=seconds,
             images_per_second=(len(module.history) - module.earlier_epochs) * len(images) / seconds,
-            warnings=_warnings(module, aim),
+            warnings=_warnings(module.history, epochs, aim),
         )
         if module.global_rank > 0:  # one of several processes speaks and writes
             return result
@@ -191,7 +205,9 @@ def _fit(
     given: Sequence[L.Callback],
     progress: Progress,
 ) -> None:
+    begun = Begun()
     callbacks: list[L.Callback] = [
+        begun,
         *given,
         ReportProgress(f"training {module.vae.name}", progress, epochs=module.schedule.epochs, images=len(module.images)),
     ]
@@ -218,7 +234,7 @@ def _fit(
             use_distributed_sampler=False,
         )
         module.train()
-        with honest_interruption():
+        with honest_interruption(), going_on_from(resume_from, begun):
             trainer.fit(module, ckpt_path=resume_from, weights_only=True if resume_from is not None else None)
             if trainer.interrupted:  # as some versions of Lightning tell it
                 raise KeyboardInterrupt
@@ -232,7 +248,7 @@ def _what_is_kept(work: Path | None, epochs: int) -> tuple[str, ...]:
     if not checkpoint.is_file():
         clear_work(work)
         return ()
-    done = len(torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)["latlas_history"])
+    done = len(read_checkpoint(checkpoint)["latlas_history"])
     if done >= epochs:
         return ("all epochs are done: the same command writes the model",)
     return (f"the same command goes on from epoch {done + 1} of {epochs}",)
@@ -242,11 +258,11 @@ def _publish(result: TrainedVAE, out: Path, work: Path, *, replace: bool) -> Non
     publish(result.model.write_files, result.history, out, work, replace=replace)
 
 
-def _warnings(module: VAETraining, objective: Objective) -> list[str]:
-    last = module.history[-1]
+def _warnings(history: list[dict[str, Any]], epochs: int, objective: Objective) -> list[str]:
+    last = history[-1]
     warnings = []
-    if last["epoch"] < module.schedule.epochs:
-        warnings.append(f"Training was stopped after epoch {last['epoch']} of {module.schedule.epochs}, by a callback.")
+    if last["epoch"] < epochs:
+        warnings.append(f"Training was stopped after epoch {last['epoch']} of {epochs}, by a callback.")
     # Where the loss holds no KL nothing fixes the scale of the codes: small variances of means are no collapse.
     if last["active"] > 0 or objective.latent_term != "kl":
         return warnings

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from latlas.base.artifacts import read_json, write_json
 from latlas.base.errors import ArtifactError, SettingError
+from latlas.base.npy import open_npy
 from latlas.base.seeds import generator
 from latlas.data.images import to_pixels
 from latlas.models.drawn import check_drawn, check_varied
@@ -133,7 +134,7 @@ class CachedStream(Stream):
         if not path.is_file():
             # Written sparse: the disk fills as images come.
             return np.lib.format.open_memmap(path, mode="w+", dtype=kind, shape=full)
-        found: np.memmap[Any, Any] = np.lib.format.open_memmap(path, mode="r+")
+        found = open_npy(path, "r+")
         if found.shape != full or found.dtype != kind:
             raise ValueError(f"{name} is damaged")
         return found

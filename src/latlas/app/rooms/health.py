@@ -2,18 +2,21 @@
 
 import html
 import math
-import re
 from typing import Any
 
 import torch
 
 from latlas.app.charts import Atlas, Chart
-from latlas.app.markup import Row, as_cpu, numbers, rows
+from latlas.app.markup import Column, Row, as_cpu, numbers, rows
+from latlas.app.markup import chart as columns_of
 from latlas.app.measured import codes_of
 from latlas.base.errors import SettingError
 from latlas.base.progress import Progress, silent
 from latlas.measurements.traversals import SPAN, traverse
 from latlas.models.protocols import Decoder
+from latlas.reports import palette
+from latlas.reports.page import with_commands
+from latlas.reports.wording import images_in_words
 from latlas.studies.diagnose import Diagnosis
 
 COLUMNS = {
@@ -33,6 +36,8 @@ MEASURES = {
     "mean posterior variance": "how unsure the encoder is of it; 1 is the prior",
     "sum of the two": "1 where the scale of the code is stationary (the variance law)",
 }
+UNITS = {"gain": "gain, squared error per pixel", "KL, nats": "KL divergence from the prior, nats"}  # the others have none
+MARKS = {"mean posterior variance": 1.0, "sum of the two": 1.0}  # what the prior and the variance law say
 _STEPS = 9
 
 
@@ -56,6 +61,28 @@ def bars(diagnosis: Diagnosis, measure: str) -> tuple[list[str], list[float], li
     return [str(row["variable"]) for row in ordered], finite, [row["verdict"] for row in ordered]
 
 
+def chart(diagnosis: Diagnosis, measure: str) -> str:
+    """Return one measure of every variable as columns.
+
+    Raises:
+        SettingError: no such measure.
+    """
+    names, values, verdicts = bars(diagnosis, measure)
+    colours = {"active": palette.KL if measure == "KL, nats" else palette.ACTIVE, "collapsed": palette.COLLAPSED}
+    parts = [
+        Column(name=name, value=value, colour=colours[verdict], words=f"variable {name}, {verdict}: {measure} {value:.4g}")
+        for name, value, verdict in zip(names, values, verdicts, strict=True)
+    ]
+    return columns_of(
+        parts,
+        axis="latent variables, by gain",
+        unit=UNITS.get(measure, measure),
+        words=f"Columns of {measure} of {len(parts)} latent variables; the table below has the numbers.",
+        legend=[(colour, verdict) for verdict, colour in colours.items() if verdict in verdicts],
+        mark=MARKS.get(measure),
+    )
+
+
 def headline(diagnosis: Diagnosis) -> str:
     """Return the numbers of the whole model."""
     summary = diagnosis.summary
@@ -63,7 +90,7 @@ def headline(diagnosis: Diagnosis) -> str:
     return numbers(
         [
             (f"{summary['active']} of {summary['variables']}", "variables active", "variance of means above 0.01"),
-            (f"{summary['mse']:.4f}", "squared error per pixel", f"over {diagnosis.count} images"),
+            (f"{summary['mse']:.4f}", "squared error per pixel", f"over {images_in_words(diagnosis.images)}"),
             (f"{ratio:.2f}" if math.isfinite(ratio) else "–", "variance loss over error", "1 for a conditional mean"),
             (
                 f"{summary['kl_nats']:.1f}" if math.isfinite(summary["kl_nats"]) else "–",
@@ -77,7 +104,7 @@ def headline(diagnosis: Diagnosis) -> str:
 def advice(diagnosis: Diagnosis) -> str:
     """Return the findings in words, most urgent first."""
     items = (
-        f'<li class="la-finding la-{each.level}"><strong>{html.escape(each.headline)}</strong> {_with_commands(each.text)}</li>'
+        f'<li class="la-finding la-{each.level}"><strong>{html.escape(each.headline)}</strong> {with_commands(each.text)}</li>'
         for each in diagnosis.advice
     )
     return f'<ul class="la-findings">{"".join(items)}</ul>'
@@ -99,15 +126,11 @@ def traversal(atlas: Atlas, chart: Chart, variable: int, image: int = 0, progres
                 title=f"What variable {variable} draws",
                 images=images,
                 words=[f"variable {variable} at {value:+.2f}" for value in values],
-                captions=[f"{value:+.1f}" for value in values],
-                remark=f"It runs from {SPAN[0]:g} to {SPAN[1]:g} while the others keep the code of image {image}.",
+                captions=[f"{value:+.2f}".replace("-", "−") for value in values],
+                remark=f"It runs from −{-SPAN[0]:g} to {SPAN[1]:g} while the others keep the code of image {image}.",
             )
         ]
     )
-
-
-def _with_commands(text: str) -> str:
-    return re.sub(r"`([^`]+)`", r"<code>\1</code>", html.escape(text))
 
 
 def _plain(value: Any) -> Any:

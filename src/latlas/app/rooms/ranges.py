@@ -97,13 +97,13 @@ def pictures(found: Judged) -> str:
     for place, word in enumerate(found.words):
         verdict = found.verdict(place)
         p_value, error = float(found.result.p_values[place]), float(found.result.errors[place])
-        text = f"p = {p_value:.2f}, squared error {error:.2g} per pixel"
+        text = f"p = {p_value:.2f}, error {error:.2g}"
         cards.append(_card(word, verdict, text, found.originals[place], found.inverted[place], full))
     own = [
         _card(
             f"own sample {place + 1}",
             "own",
-            f"squared error {float(found.result.calibration.errors[place]):.2g} per pixel",
+            f"error {float(found.result.calibration.errors[place]):.2g}",
             found.own[place],
             found.own_inverted[place],
             full,
@@ -112,9 +112,9 @@ def pictures(found: Judged) -> str:
     ]
     return (
         f'<div class="la-cards">{"".join(cards)}</div>'
-        "<h4>For comparison: images that the model certainly can make, its own samples</h4>"
+        "<h4>For comparison, images that the model can make for certain: its own samples</h4>"
         f'<div class="la-cards">{"".join(own)}</div>'
-        f'<p class="la-remark">In the error maps, full colour is a squared difference of {full:.2g} and more, of values from 0 to 1.</p>'
+        f'<p class="la-remark">Errors are squared, per pixel, of values from 0 to 1. In their maps full colour is {full:.2g} and more.</p>'
     )
 
 
@@ -150,7 +150,7 @@ def _card(word: str, verdict: str, text: str, original: Tensor, inverted: Tensor
     badge = "" if verdict == "own" else f'<strong class="la-verdict la-{kind}">{verdict}</strong> '
     return (
         f'<section class="la-card"><div class="la-cells la-heat-last" style="--la-columns:3;--la-narrow:3">{cells}</div>'
-        f"<p>{badge}<span>{html.escape(word)}: {html.escape(text)}</span></p></section>"
+        f"<p>{badge}<span>{html.escape(word)}</span></p><p>{html.escape(text)}</p></section>"
     )
 
 

@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from latlas.app.charts import Atlas, Chart
-from latlas.app.markup import Row, as_cpu, rows, table
+from latlas.app.markup import Measure, Row, as_cpu, measures, rows
 from latlas.base.errors import CapabilityError, IllPosedError, ImageFormatError
 from latlas.base.progress import Progress, silent
 from latlas.base.seeds import generator
@@ -16,11 +16,17 @@ from latlas.data.images import ImageSet
 from latlas.encodings.encode import encode
 from latlas.measurements.reconstruction import decode_batches
 from latlas.models.protocols import Decoder, LatentModel
+from latlas.reports import palette
+from latlas.reports.wording import images_in_words
 from latlas.studies.compare import compare
 from latlas.studies.comparison import Comparison
 from latlas.studies.pairs import split
 
 SHOWN = 6  # images side by side
+ALONE = (
+    "No other model here makes images of this shape, so that the source is its own target: the map should lose nothing. Name another "
+    "on the command line: latlas explore MODEL MODEL."
+)
 _STREAM = 2000  # codes that a map is fitted on where a model does not encode
 _SPARE = 1.25  # pairs over unknowns, below which a map is fitted with a ridge
 _FITTED = 0.8  # share of the images that `compare` fits on
@@ -53,10 +59,10 @@ def comparison(atlas: Atlas, source: Chart, target: Chart, progress: Progress = 
             images = _images(source, target)
             unknowns = source.model.latent_shape[0] + 1 if len(source.model.latent_shape) == 1 else 0
             ridge = "gcv" if _FITTED * len(images) < _SPARE * unknowns else None
-            return compare(source.model, target.model, images, ridge=ridge, progress=progress)  # type: ignore[arg-type]
+            return compare(source.model, target.model, images, ridge=ridge, brief=True, progress=progress)  # type: ignore[arg-type]
         if not (source.encodes or target.encodes):
             raise CapabilityError("Neither of the two encodes, so no codes can be paired. Choose a model with an encoder.")
-        return compare(source.model, target.model, "stream", stream=_STREAM, progress=progress)
+        return compare(source.model, target.model, "stream", stream=_STREAM, brief=True, progress=progress)
 
     return atlas.kept.get(("comparison", source.label, target.label), measure)
 
@@ -122,39 +128,74 @@ def relocation(
 def pictures(found: Relocation, source: Chart, target: Chart) -> str:
     """Return the four rows."""
     parts = (
-        ("Original", found.originals, "the original", ""),
-        ("Source's reconstruction", found.source, "reconstructed by the source", source.label),
+        ("Original", found.originals, "the original", "", None),
         (
-            "Relocation",
+            "Source's reconstruction (R)",
+            found.source,
+            "reconstructed by the source",
+            f"{source.label} decodes its own code of each image.",
+            palette.SOURCE,
+        ),
+        (
+            "Relocation (M)",
             found.relocated,
             "relocated and decoded by the target",
-            "the source's code, mapped, decoded by the target",
+            f"The same codes, carried over by the linear map, and decoded by {target.label}.",
+            palette.RELOCATED,
         ),
-        ("Target's own reconstruction", found.target, "reconstructed by the target", target.label),
+        (
+            "Target's own reconstruction",
+            found.target,
+            "reconstructed by the target",
+            f"{target.label} decodes its own code of each image, without a map.",
+            palette.TARGET,
+        ),
     )
     return rows(
         [
-            Row(title=title, images=images, words=[f"{word}, {what}" for word in found.words], remark=remark)
-            for title, images, what, remark in parts
+            Row(title=title, images=images, words=[f"{word}, {what}" for word in found.words], remark=remark, colour=colour)
+            for title, images, what, remark, colour in parts
         ]
     )
 
 
 def errors(found: Comparison) -> str:
     """Return the errors of the map beside their bounds."""
-    lines = [
-        ("R: source's reconstruction", found.R.mean),
-        ("M: relocation", found.M.mean),
-        ("target's own reconstruction", found.target_R.mean),
-        ("the target's mean code, whatever the image", found.mean_code.mean),
-        ("a map fitted on shuffled pairs", found.shuffled.mean),
-    ]
+    lines = (
+        ("R, source's reconstruction", found.R.mean, "What the source's code does not keep of an image.", palette.SOURCE),
+        ("M, relocation", found.M.mean, "What both models and the map between them lose together.", palette.RELOCATED),
+        (
+            "Target's own reconstruction",
+            found.target_R.mean,
+            "What the target's code does not keep: as good as M can be expected to get.",
+            palette.TARGET,
+        ),
+        (
+            "Target's mean code",
+            found.mean_code.mean,
+            "One and the same image for all: what is lost where nothing is known of an image.",
+            palette.BOUND,
+        ),
+        (
+            "Map fitted on shuffled pairs",
+            found.shuffled.mean,
+            "A map that was shown wrong pairs. Should M come near this, the map knows nothing.",
+            palette.BOUND,
+        ),
+    )
     share = found.recovered_share
-    told = "" if share is None else f" Of the way from the mean code to the target's own, {100 * share:.0f} % is recovered."
-    return table(
-        ("what is decoded", "squared error per pixel"),
-        [[name, f"{value:.4f}"] for name, value in lines],
-        f"A linear map, fitted on {found.fitted_on}, measured on {found.images}.{told}",
+    told = (
+        ""
+        if share is None
+        else f"The map recovers {100 * share:.0f} % of the way from the target's mean code to its own reconstruction. "
+    )
+    return measures(
+        [Measure(name=name, value=value, meaning=meaning, colour=colour) for name, value, meaning, colour in lines],
+        columns=("what is decoded", "squared error per pixel"),
+        caption=(
+            f"{told}It was fitted on {images_in_words(found.fitted_on)}, and measured on {images_in_words(found.images)}. "
+            "Images have values from 0 to 1."
+        ),
     )
 
 

@@ -21,12 +21,12 @@ SHOWN = 8  # images of each sampler
 MOST_SEEDS = 2**31
 OWN = "the model's own"
 WORDS = {
-    OWN: "codes as the model itself draws them",
-    "prior": "independent standard normal variables",
-    "moments": "each variable's own mean and variance",
-    "gaussian": "means and full covariance",
-    "mixture": "ten Gaussians",
-    "second-stage": "a small VAE trained on the codes",
+    OWN: "Codes as the model itself draws them",
+    "prior": "Independent standard normal variables",
+    "moments": "Normal variables, each with its own mean and variance",
+    "gaussian": "One Gaussian with the means and the full covariance of the codes",
+    "mixture": "Ten Gaussians",
+    "second-stage": "A small VAE trained on the codes",
 }
 
 
@@ -74,7 +74,7 @@ def draws(atlas: Atlas, chart: Chart, seed: int, progress: Progress = silent) ->
     if chart.draws and encoding.log_variance is None:  # a VAE's own distribution is the prior
         drawing = require_generator(chart.model, "Sampling")
         codes = drawing.sample_codes(SHOWN, generator(seed, "explorer samples")).float().cpu()
-        found.append(Drawn(name=OWN, images=_decoded(chart, codes), remark=WORDS[OWN]))
+        found.append(Drawn(name=OWN, images=_decoded(chart, codes), remark=f"{WORDS[OWN]}."))
     for kind, sampler in fitted.items():
         if isinstance(sampler, str):
             found.append(Drawn(name=kind, images=None, remark=sampler))

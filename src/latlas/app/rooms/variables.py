@@ -16,6 +16,7 @@ from latlas.base.progress import Progress, silent
 from latlas.base.seeds import generator
 from latlas.measurements.reconstruction import decode_batches
 from latlas.models.protocols import Decoder, require_generator
+from latlas.reports.wording import images_in_words
 
 STARTS = ("a data image", "a random code", "the mean code")
 
@@ -117,7 +118,7 @@ def image_of(chart: Chart, code: Tensor) -> Float[Tensor, "c h w"]:
 def pictures(chart: Chart, begun: Start, code: Tensor) -> str:
     """Return what the start looks like beside what the code draws now."""
     first = [] if begun.original is None else [figure(begun.original, f"Original: {begun.words}", "original")]
-    before = "its reconstruction" if begun.original is not None else begun.words
+    before = "reconstruction" if begun.original is not None else begun.words
     return figures(
         [
             figure(image_of(chart, code), "What the model draws from the code as the sliders stand", "now"),
@@ -146,7 +147,7 @@ def explained(atlas: Atlas, chart: Chart) -> str:
     hidden = max(0, alive - LEADING - FURTHER)
     return (
         f"{chart.label} has {total} {what}; {alive} are active. They are ordered by reconstruction gain: by how much the squared error "
-        f"per pixel grows, over {found.count} images, when one is set to 0."
+        f"per pixel grows, over {found.count} images, when one is set to 0. The data are {images_in_words(chart.images.name)}."
         + (f" The {hidden} with the least gain have no slider here." if hidden else "")
         + (f" {chart.remark}" if chart.remark else "")
     )

@@ -14,9 +14,11 @@ from latlas.app.markup import note
 from latlas.app.uploads import read_upload
 from latlas.base.errors import LatlasError
 from latlas.base.progress import Progress
+from latlas.reports.wording import images_in_words
 
 # Nothing here is an interface for programs: that is what the library is.
 PRIVATE = {"api_visibility": "private"}
+UPLOAD = 160  # pixels: height of a field that takes pictures
 _EVERY = 0.2  # seconds between two reports of progress
 
 
@@ -58,11 +60,15 @@ def shown(progress: Any) -> Progress:
     """Return a gradio Progress as the library reports it."""
     last = [0.0]
 
+    def described(task: str, note: str) -> str:
+        verb, _, name = task.partition(" ")
+        return " ".join(part for part in (verb, images_in_words(name), note) if part)
+
     def report(task: str, done: int, total: int | None, note: str = "") -> None:
         now = time.monotonic()
         if total and (done == total or now - last[0] >= _EVERY):
             last[0] = now
-            progress((done, total), desc=f"{task} {note}".strip())
+            progress((done, total), desc=described(task, note))
 
     return report
 

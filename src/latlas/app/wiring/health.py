@@ -6,7 +6,6 @@ from latlas.app.charts import Atlas
 from latlas.app.measured import health
 from latlas.app.rooms import health as room
 from latlas.app.wiring.common import PRIVATE, Opening, intro, shown, told, whole
-from latlas.reports.palette import ACTIVE, COLLAPSED
 
 
 def build(atlas: Atlas, model: Any) -> Opening:
@@ -20,7 +19,7 @@ def build(atlas: Atlas, model: Any) -> Opening:
     import pandas as pd
 
     waiting = gr.Progress()
-    gr.HTML(intro("What each latent variable holds. Choose a row of the table to see what its variable draws."))
+    gr.HTML(intro("What each latent variable holds. Choose a row of the table to see below it what its variable draws."))
     note, headline, advice = (
         gr.HTML(elem_classes="la-quiet"),
         gr.HTML(elem_id="health-numbers"),
@@ -28,20 +27,7 @@ def build(atlas: Atlas, model: Any) -> Opening:
     )
     measure = gr.Radio(list(room.MEASURES), value="gain", label="Chart", elem_id="health-measure")
     words = gr.HTML()
-    chart_of = gr.BarPlot(
-        x="variable",
-        y="value",
-        color="verdict",
-        color_map={"active": ACTIVE, "collapsed": COLLAPSED},
-        x_title="latent variable, by gain",
-        tooltip="all",
-        height=260,
-        buttons=[],
-        elem_id="health-chart",
-    )
-    with gr.Row():
-        variable = gr.Number(0, precision=0, minimum=0, label="Variable", min_width=110, scale=0, elem_id="health-variable")
-    traversal = gr.HTML(elem_id="health-traversal")
+    drawing = gr.HTML(elem_id="health-chart", elem_classes="la-waits")
     table = gr.Dataframe(
         headers=list(room.COLUMNS),
         datatype=["number", "str", *["number"] * (len(room.COLUMNS) - 2)],
@@ -51,11 +37,18 @@ def build(atlas: Atlas, model: Any) -> Opening:
         buttons=[],
         elem_id="health-table",
     )
+    with gr.Row():
+        variable = gr.Number(0, precision=0, minimum=0, label="Variable", min_width=110, scale=0, elem_id="health-variable")
+    traversal = gr.HTML(elem_id="health-traversal")
 
     def plotted(label: str, measure: str) -> list[Any]:
-        names, values, verdicts = room.bars(health(atlas, atlas.chart(label)), measure)
-        frame = pd.DataFrame({"variable": names, "value": values, "verdict": verdicts})
-        return [gr.BarPlot(frame, y_title=measure, sort=names), intro(f"{measure}: {room.MEASURES[measure]}.")]
+        found = health(atlas, atlas.chart(label))
+        return [room.chart(found, measure), intro(f"{measure}: {room.MEASURES[measure]}.")]
+
+    def styled(lines: list[list[Any]]) -> Any:
+        frame = pd.DataFrame(lines, columns=list(room.COLUMNS))
+        digits = dict.fromkeys(list(room.COLUMNS)[2:], "{:.4f}")
+        return frame.style.format(digits, na_rep="–")
 
     @told(7)
     def fill(label: str, progress: Any = waiting, measure: str = "gain") -> list[Any]:
@@ -67,7 +60,7 @@ def build(atlas: Atlas, model: Any) -> Opening:
         return [
             room.headline(found),
             room.advice(found),
-            lines,
+            styled(lines),
             *plotted(label, measure),
             first,
             room.traversal(atlas, chart, first, progress=report),
@@ -86,7 +79,7 @@ def build(atlas: Atlas, model: Any) -> Opening:
         chosen = int(event.row_value[0])
         return [chosen, room.traversal(atlas, atlas.chart(label), chosen)]
 
-    measure.input(change, [model, measure], [note, chart_of, words], show_progress="hidden", **PRIVATE)
+    measure.input(change, [model, measure], [note, drawing, words], show_progress="hidden", **PRIVATE)
     gr.on([variable.submit, variable.blur], run, [model, variable], [note, traversal], show_progress="hidden", **PRIVATE)
     table.select(choose, [model], [note, variable, traversal], show_progress="hidden", **PRIVATE)
-    return Opening(fill=fill, inputs=[measure], outputs=[note, headline, advice, table, chart_of, words, variable, traversal])
+    return Opening(fill=fill, inputs=[measure], outputs=[note, headline, advice, table, drawing, words, variable, traversal])

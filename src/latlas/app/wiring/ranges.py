@@ -4,7 +4,8 @@ from typing import Any
 
 from latlas.app.charts import Atlas
 from latlas.app.rooms import ranges as room
-from latlas.app.wiring.common import PRIVATE, Opening, images_in, intro, shown, told
+from latlas.app.wiring.common import PRIVATE, UPLOAD, Opening, images_in, intro, shown, told
+from latlas.base.errors import ImageFormatError
 
 
 def build(atlas: Atlas, model: Any) -> Opening:
@@ -19,10 +20,9 @@ def build(atlas: Atlas, model: Any) -> Opening:
     waiting = gr.Progress()
     gr.HTML(
         intro(
-            "Can this model make this image at all? The nearest image that it can make is searched for, and what is left is held against "
-            "what is left of images that it drew itself. A model that blurs makes no sharp image: then the very images that it learnt "
-            "from are out of range. The first question to a model of yours takes a minute or so, for its own samples have to be searched for too. "
-            "After that a verdict takes seconds."
+            "Can this model make this image at all? The nearest image that it can make is searched for (the inversion), and the error that "
+            "is left is held against that of images which it drew itself. Of a model that blurs, the very images that it learnt from "
+            "are out of range. The first question to a model of yours takes a minute or so, the next ones seconds."
         )
     )
     note, remark = gr.HTML(elem_classes="la-quiet"), gr.HTML(elem_classes="la-quiet")
@@ -34,12 +34,12 @@ def build(atlas: Atlas, model: Any) -> Opening:
                 type="binary",
                 file_count="multiple",
                 file_types=["image"],
-                height=180,
+                height=UPLOAD,
                 elem_id="range-upload",
             )
             tried = gr.Button(f"Try {room.TRIED} images of the data", size="md", elem_id="range-try")
         with gr.Column(scale=3, min_width=300):
-            pictures = gr.HTML(elem_id="range-pictures")
+            pictures = gr.HTML(elem_id="range-pictures", elem_classes="la-waits")
             words = gr.HTML(elem_id="range-words")
     drawn = [pictures, words]
 
@@ -57,6 +57,8 @@ def build(atlas: Atlas, model: Any) -> Opening:
     def take(label: str, progress: Any = waiting, files: Any = None) -> list[Any]:
         if not files:
             return ["", "", ""]
+        if len(files) > room.MOST:  # before any is read: a small file may be a large picture
+            raise ImageFormatError(f"At most {room.MOST} pictures are judged at once, got {len(files)}. Choose fewer.")
         images, done = images_in(files, atlas.chart(label))
         return [done, *draw(label, images, [f"picture {place + 1}" for place in range(len(images))], progress)]
 

@@ -2,9 +2,10 @@
 
 from typing import Any
 
+from latlas.app import markup
 from latlas.app.charts import Atlas
 from latlas.app.rooms import relocation as room
-from latlas.app.wiring.common import PRIVATE, Opening, images_in, intro, shown, told
+from latlas.app.wiring.common import PRIVATE, UPLOAD, Opening, images_in, intro, shown, told
 
 
 def build(atlas: Atlas, model: Any) -> Opening:
@@ -19,8 +20,8 @@ def build(atlas: Atlas, model: Any) -> Opening:
     waiting = gr.Progress()
     gr.HTML(
         intro(
-            "The model chosen above is the source. Its codes are carried by a linear map into the latent space of the target, which "
-            "decodes them: the relocation. It can be no better than what the target makes of the original itself."
+            "The model chosen above is the source. A linear map carries its codes into the latent space of the target, which decodes "
+            "them: the relocation. It shows how much of what the source knows of an image the target understands."
         )
     )
     note, remark = gr.HTML(elem_classes="la-quiet"), gr.HTML(elem_classes="la-quiet")
@@ -30,10 +31,10 @@ def build(atlas: Atlas, model: Any) -> Opening:
             target = gr.Dropdown(label="Target", choices=[], elem_id="relocation-target")
             others = gr.Button("Other images", size="md")
             upload = gr.File(
-                label="A picture of your own", type="binary", file_types=["image"], height=180, elem_id="relocation-upload"
+                label="A picture of your own", type="binary", file_types=["image"], height=UPLOAD, elem_id="relocation-upload"
             )
         with gr.Column(scale=3, min_width=300):
-            pictures = gr.HTML(elem_id="relocation-pictures")
+            pictures = gr.HTML(elem_id="relocation-pictures", elem_classes="la-waits")
             errors = gr.HTML(elem_id="relocation-errors")
     drawn = [pictures, errors]
 
@@ -48,7 +49,8 @@ def build(atlas: Atlas, model: Any) -> Opening:
         choices = atlas.comparable(label)
         chosen = target if target in choices and target != label else choices[0]
         # A picture in the shape of another model's images serves no longer.
-        return [gr.update(choices=choices, value=chosen), None, None, "", *draw(label, chosen, seed, None, progress)]
+        alone = markup.note(room.ALONE) if chosen == label else ""
+        return [gr.update(choices=choices, value=chosen), None, None, alone, *draw(label, chosen, seed, None, progress)]
 
     @told(len(drawn))
     def change(label: str, progress: Any = waiting, target: str = "", seed: int = 0, own: Any = None) -> list[Any]:

@@ -22,7 +22,7 @@ def build(atlas: Atlas, model: Any) -> Opening:
     with gr.Row(elem_classes="la-line"):
         seed = gr.Number(0, precision=0, minimum=0, label="Seed", min_width=120, scale=0, elem_id="sampling-seed")
         following = gr.Button("Next seed", min_width=120, scale=0, size="md")
-    pictures = gr.HTML(elem_id="sampling-pictures")
+    pictures = gr.HTML(elem_id="sampling-pictures", elem_classes="la-waits")
 
     def draw(label: str, seed: int, progress: Any) -> list[Any]:
         return [room.pictures(room.draws(atlas, atlas.chart(label), seed, shown(progress)), seed)]

@@ -44,7 +44,7 @@ def build(atlas: Atlas, model: Any) -> Opening:
             )
         with gr.Column(scale=3, min_width=300):
             occupancy = gr.HTML(elem_id="sectors-occupancy")
-            pictures = gr.HTML(elem_id="sectors-pictures")
+            pictures = gr.HTML(elem_id="sectors-pictures", elem_classes="la-waits")
     drawn = [occupancy, pictures]
 
     def draw(label: str, threshold: float, chosen: tuple[str, ...]) -> list[Any]:

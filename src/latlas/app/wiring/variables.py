@@ -23,7 +23,7 @@ def build(atlas: Atlas, model: Any) -> Opening:
     begun = gr.State(None, time_to_live=3600)
     with gr.Row(equal_height=False):
         with gr.Column(scale=2, min_width=300, elem_classes="la-sticky"):
-            pictures = gr.HTML(elem_id="variables-pictures")
+            pictures = gr.HTML(elem_id="variables-pictures", elem_classes="la-waits")
         with gr.Column(scale=3, min_width=300):
             with gr.Row(equal_height=True):
                 kind = gr.Radio(list(room.STARTS), value=room.STARTS[0], label="Start from", scale=3, min_width=260)
@@ -47,9 +47,7 @@ def build(atlas: Atlas, model: Any) -> Opening:
 
     def current(label: str, start: room.Start | None) -> room.Start | None:
         if start is None:
-            raise SettingError(
-                "This page has been idle for an hour and has let go of its code. Press Next, or reload the page."
-            )
+            raise SettingError("This page was left alone for long and has let go of its code. Press Next, or reload the page.")
         return start if start.model == label else None  # another model has just been chosen: its own code is on the way
 
     def placed(active: list[room.Slider], ignored: list[room.Slider]) -> list[Any]:
@@ -107,7 +105,11 @@ def build(atlas: Atlas, model: Any) -> Opening:
         base = current(label, start)
         return [gr.skip()] * len(drawn) if base is None else draw(label, base, values)
 
+    def count(kind: str) -> list[Any]:
+        return [gr.update(visible=kind != room.STARTS[2])] * 2  # of means there is one
+
     settings = [model, kind, number]
+    kind.input(count, kind, [number, following], show_progress="hidden", **PRIVATE)
     gr.on([kind.input, number.submit], fill, settings, started, show_progress="minimal", **PRIVATE)
     following.click(advance, settings, [*started, number], show_progress="minimal", **PRIVATE)
     reset.click(restore, [model, begun], [note, *drawn, *all_sliders], show_progress="hidden", **PRIVATE)

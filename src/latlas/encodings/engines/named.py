@@ -19,7 +19,8 @@ def engine_named(name: str, *, address: str | None = None, devices: int | None =
 
     Raises:
         UnknownNameError: no such engine.
-        SettingError: an address or devices that this engine has no use for; nobody answers at the address.
+        SettingError: an address or devices that this engine has no use for; nobody answers at the address; the local engine in
+            each of several processes, where all would do the same work.
         MissingExtraError: Ray is not installed.
     """
     if name not in ENGINES:
@@ -33,6 +34,11 @@ def engine_named(name: str, *, address: str | None = None, devices: int | None =
         if launch is not None and devices is not None:
             check_processes(devices, max(1, launch.world // max(devices, 1)))
         return TorchEngine(1 if devices is None else devices)
+    if launch is not None:
+        raise SettingError(
+            f"The local engine is one process, and {launch.launcher} started {launch.world}, each of which would do all of the work: "
+            "take --engine torch, or start the command once."
+        )
     if devices not in (None, 1):
         raise SettingError(
             f"The local engine is this process alone, and {devices} devices were asked for: take --engine torch."

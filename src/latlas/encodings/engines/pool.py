@@ -4,7 +4,7 @@ import os
 import signal
 import threading
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
@@ -14,7 +14,6 @@ from typing import Any
 import torch
 
 from latlas.base.errors import CapabilityError, EngineError
-from latlas.base.progress import Progress
 from latlas.encodings.engines.engine import Item, Result
 
 _PATIENCE = 3  # times that one item may end its worker: by then it is the item, and no accident
@@ -81,21 +80,18 @@ class Worker:
 def map_in_pool(
     idle: list[Worker],
     count: int,
+    threads: int,
     make: Callable[[], Callable[[Item], Result]],
     items: Sequence[Item],
-    *,
-    task: str,
-    progress: Progress,
-) -> Iterator[tuple[Item, Result]]:
-    """Yield each item with its result, as workers finish them; they share this process's threads out among them.
+) -> Generator[tuple[int, Result], None, None]:
+    """Yield the place of each item and its result, as workers finish them.
 
     Args:
         idle: workers that an earlier call has left; those that this one leaves are put back.
         count: of workers.
+        threads: that each computes with.
         make: as of `Engine.map`.
         items: as of `Engine.map`.
-        task: what `progress` is told.
-        progress: told after each item.
 
     Raises:
         EngineError: an item ended its worker three times.
@@ -103,9 +99,7 @@ def map_in_pool(
     """
     waiting = deque(range(len(items)))
     deaths: Counter[int] = Counter()
-    threads = max(1, torch.get_num_threads() // count)
     crew: dict[Future[Any], tuple[Worker, int]] = {}  # those at work, by what they have promised
-    done = 0
 
     def hand_out(worker: Worker, *, fresh: bool) -> None:
         if fresh:
@@ -113,7 +107,6 @@ def map_in_pool(
         place = waiting.popleft()
         crew[worker.work(items[place])] = worker, place
 
-    progress(task, 0, len(items))
     try:
         for index in range(min(count, len(items))):
             hand_out(idle.pop() if idle else Worker(index, threads), fresh=True)
@@ -138,9 +131,7 @@ def map_in_pool(
                     hand_out(worker, fresh=False)
                 else:
                     idle.append(worker)
-                done += 1
-                progress(task, done, len(items))
-                yield items[place], result
+                yield place, result
     finally:
         for worker, _ in crew.values():
             worker.stop()

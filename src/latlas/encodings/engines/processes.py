@@ -1,18 +1,20 @@
 """The engine `torch`: processes that torchrun or srun started, or that it starts on this machine."""
 
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
+
 from latlas.base.errors import SettingError
 from latlas.base.launch import launched
-from latlas.base.progress import Progress, silent
-from latlas.encodings.engines.engine import Item, LocalEngine, Result, Value
+from latlas.data.decode_workers import usable_cores
+from latlas.encodings.engines.engine import Engine, Item, LocalEngine, Result, Value
 
 
 @dataclass(frozen=True, eq=False)
-class TorchEngine:
+class TorchEngine(Engine):
     """Several processes, each on its own device.
 
     Where a launcher started this process with others, all of them make the same call: process r of w takes items r, r + w, ...,
@@ -42,26 +44,37 @@ class TorchEngine:
         launch = launched()
         return launch is None or launch.rank == 0
 
-    def map(
-        self,
-        make: Callable[[], Callable[[Item], Result]],
-        items: Sequence[Item],
-        *,
-        task: str = "items",
-        progress: Progress = silent,
-    ) -> Iterator[tuple[Item, Result]]:
-        """Yield each item with its result."""
+    @property
+    def threads(self) -> int:
+        """Of the threads of the process that starts the others, each gets its share; a launcher has shared them out already."""
+        return torch.get_num_threads() if launched() is not None else max(1, torch.get_num_threads() // self.devices)
+
+    @property
+    def cores(self) -> int:
+        """Those of this machine, shared out alike."""
+        launch = launched()
+        return max(1, usable_cores() // (self.devices if launch is None else launch.local_world))
+
+    @property
+    def several(self) -> bool:
+        """Whether there is more than one process."""
+        return launched() is not None or self.devices > 1
+
+    def results(
+        self, make: Callable[[], Callable[[Item], Result]], items: Sequence[Item]
+    ) -> Generator[tuple[int, Result], None, None]:
+        """Yield each result."""
         launch = launched()
         if launch is not None:
             from latlas.encodings.engines.ranks import map_over_ranks
 
-            yield from map_over_ranks(launch, make, items, task=task, progress=progress if launch.rank == 0 else silent)
-        elif self.devices == 1:
-            yield from LocalEngine().map(make, items, task=task, progress=progress)
+            yield from map_over_ranks(launch, make, items)
+        elif not self.several:
+            yield from LocalEngine().results(make, items)
         else:
             from latlas.encodings.engines.pool import map_in_pool
 
-            yield from map_in_pool(self._idle, self.devices, make, items, task=task, progress=progress)
+            yield from map_in_pool(self._idle, self.devices, self.threads, make, items)
 
     def share(self, value: Value) -> Value:
         """Return the first process's value in all that were started together."""

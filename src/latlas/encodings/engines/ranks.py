@@ -2,7 +2,7 @@
 
 import atexit
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from datetime import timedelta
 from functools import cache
 from typing import Any, TypeVar
@@ -11,7 +11,6 @@ import torch.distributed as dist
 
 from latlas.base.errors import EngineError, SettingError
 from latlas.base.launch import Launch
-from latlas.base.progress import Progress
 from latlas.encodings.engines.engine import Item, Result
 
 Value = TypeVar("Value")
@@ -20,22 +19,15 @@ _PATIENCE = timedelta(days=1)  # for the slowest; that a process died is noticed
 
 
 def map_over_ranks(
-    launch: Launch,
-    make: Callable[[], Callable[[Item], Result]],
-    items: Sequence[Item],
-    *,
-    task: str,
-    progress: Progress,
-) -> Iterator[tuple[Item, Result]]:
-    """Yield each item with its result, in every process, in one order.
+    launch: Launch, make: Callable[[], Callable[[Item], Result]], items: Sequence[Item]
+) -> Generator[tuple[int, Result], None, None]:
+    """Yield the place of each item and its result, in every process, in one order.
 
     Raises:
         EngineError: another process failed; the message is its own.
     """
     group = _meet(launch)
     function: Callable[[Item], Result] | None = None
-    done = 0
-    progress(task, 0, len(items))
     for start in range(0, len(items), _ROUND * launch.world):
         stop = min(start + _ROUND * launch.world, len(items))
         results: list[tuple[int, Result]] = []
@@ -53,10 +45,7 @@ def map_over_ranks(
             if message is not None:
                 raise EngineError(f"Process {rank} of {launch.world} failed: {message}")
         for found, _ in told:
-            for place, result in found:
-                done += 1
-                progress(task, done, len(items))
-                yield items[place], result
+            yield from found
 
 
 def share_over_ranks(launch: Launch, value: Value) -> Value:

@@ -2,14 +2,13 @@
 
 import os
 import socket
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field
 from itertools import count as counting
 from typing import Any
 
 from latlas.base.errors import EngineError, MissingExtraError, SettingError
-from latlas.base.progress import Progress, silent
-from latlas.encodings.engines.engine import Item, Result, Value
+from latlas.encodings.engines.engine import Engine, Item, Result
 
 _REACHED_WITHIN = 5.0  # seconds
 # Ray speaks gRPC, which is HTTP/2: both sides begin with a frame of settings (RFC 9113, section 3.4), type 4 in its fourth byte.
@@ -22,7 +21,7 @@ _numbers = counting()  # tell apart the functions that actors are given
 
 
 @dataclass(frozen=True, eq=False)
-class RayEngine:
+class RayEngine(Engine):
     """Work on a Ray cluster. Every machine of it needs latlas, and the images and models under the same paths.
 
     Args:
@@ -51,28 +50,31 @@ class RayEngine:
             _reach(self.address)
 
     @property
-    def leads(self) -> bool:
-        """The driver does."""
+    def threads(self) -> int:
+        """An actor asks the cluster for one core."""
+        return 1
+
+    @property
+    def cores(self) -> int:
+        """Or for a GPU: how many cores are free beside it, the cluster alone knows."""
+        return 1
+
+    @property
+    def several(self) -> bool:
+        """Actors are placed wherever there is room."""
         return True
 
-    def map(
-        self,
-        make: Callable[[], Callable[[Item], Result]],
-        items: Sequence[Item],
-        *,
-        task: str = "items",
-        progress: Progress = silent,
-    ) -> Iterator[tuple[Item, Result]]:
-        """Yield each item with its result, as actors finish them."""
+    def results(
+        self, make: Callable[[], Callable[[Item], Result]], items: Sequence[Item]
+    ) -> Generator[tuple[int, Result], None, None]:
+        """Yield results as actors finish them."""
         ray = _ray()
-        progress(task, 0, len(items))
         self._connect(ray)
         held, number = ray.put(make), next(_numbers)  # once for all actors of a machine; held here until they are done
         left = iter(enumerate(items))
         promised: dict[Any, tuple[int, Any]] = {}
         for actor, (place, item) in zip(self._actors(ray, len(items)), left, strict=False):  # an item more would be lost
             promised[actor.work.remote(number, [held], item)] = place, actor
-        done = 0
         while promised:
             (first, *_), _ = ray.wait(list(promised), num_returns=1)
             place, actor = promised.pop(first)
@@ -82,13 +84,7 @@ class RayEngine:
                 self._idle.append(actor)
             else:
                 promised[actor.work.remote(number, [held], following[1])] = following[0], actor
-            done += 1
-            progress(task, done, len(items))
-            yield items[place], result
-
-    def share(self, value: Value) -> Value:
-        """Return the value: there is one driver."""
-        return value
+            yield place, result
 
     def _connect(self, ray: Any) -> None:
         if ray.is_initialized():

@@ -9,7 +9,7 @@ from torch import Tensor
 from latlas.base.errors import CapabilityError
 from latlas.base.provenance import UNSTATED
 from latlas.base.shapes import Codes, Images, ImageShape, LatentShape
-from latlas.models.protocols import Posterior, check_codes
+from latlas.models.protocols import Posterior, check_codes, checked_shapes
 
 EncodeFunction = Callable[[Tensor], Tensor | tuple[Tensor, Tensor]]
 
@@ -20,6 +20,9 @@ class CallableModel:
 
     Both take and give float tensors; images in [0, 1]. The fingerprint is yours to state, since latlas cannot look
     into a function: change it when the weights change.
+
+    Raises:
+        SettingError: shapes that no images or codes have.
     """
 
     name: str
@@ -30,6 +33,9 @@ class CallableModel:
     sample_with: Callable[[int, torch.Generator], Tensor] | None = None  # None: a standard normal prior
     fingerprint: str = UNSTATED
     device: torch.device = torch.device("cpu")
+
+    def __post_init__(self) -> None:
+        checked_shapes(self.image_shape, self.latent_shape, name=self.name)
 
     @property
     def lacks(self) -> frozenset[str]:

@@ -34,8 +34,9 @@ CLASSES = (
 )
 
 _MOST_PARAMETERS = (
-    20_000  # tensors of an autoencoder: a config that asks for more would build for hours; published ones have some 250
+    4_000  # tensors of an autoencoder: a config that asks for more would build for hours; published ones have some 250
 )
+_MOST_COUNTED = 1_000_000  # channels, layers: of so many not even a model without memory is built in a second
 _SIDE = 64  # of images, where neither the spec nor the config says
 _WEIGHTS = "diffusion_pytorch_model"
 _SAFE = (f"{_WEIGHTS}.safetensors", f"{_WEIGHTS}.safetensors.index.json", f"{_WEIGHTS}-*-of-*.safetensors")
@@ -196,6 +197,10 @@ def _config(folder: Path, request: Request) -> Mapping[str, Any]:
         raise ArtifactError(
             f"{request.place} holds a {kind}, which does not encode and decode images on its own. Served are {', '.join(CLASSES)}; for "
             "others wrap their methods with latlas.models.adapters.modules.from_module."
+        )
+    if any(isinstance(value, int) and abs(value) > _MOST_COUNTED for value in config.values()):
+        raise ArtifactError(
+            f"The {CONFIG} of {request.place} asks for more than {_MOST_COUNTED:,} of something. It is damaged."
         )
     if not any(any(folder.glob(name)) for name in _SAFE):
         pickled = sorted(path.name for path in folder.glob("*.bin"))

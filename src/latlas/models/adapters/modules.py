@@ -2,7 +2,7 @@
 
 import hashlib
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from latlas.base.errors import CapabilityError, CodeShapeError, ImageFormatError, SettingError
 from latlas.base.provenance import tensor_hash
 from latlas.base.shapes import Codes, Images, ImageShape, LatentShape
-from latlas.models.protocols import CodeScale, Posterior, check_codes, check_images
+from latlas.models.protocols import CodeScale, Posterior, check_codes, check_images, checked_shapes
 
 # By which names answers give their codes, and the log-variances beside them: pythae and many others, then diffusers.
 _MEANS = ("embedding", "latents", "latent")
@@ -27,8 +27,8 @@ class ModuleModel(nn.Module):
 
     Args:
         module: what computes. It is put into evaluation mode.
-        image_shape: channels, height, width.
-        latent_shape: of one code.
+        image_shape: channels, height, width, as (1, 28, 28).
+        latent_shape: of one code: (16,) for 16 variables, (4, 8, 8) for channels, rows and columns.
         name: what reports call it; None: the module's class.
         encode: the module's method from images to codes; None where it has none. It may answer with a tensor, a pair (mean,
             log-variance), or an object or mapping with `latent_dist`, `latents`, `latent`, or `embedding` (and
@@ -43,15 +43,15 @@ class ModuleModel(nn.Module):
         standard_normal: whether its prior is the standard normal distribution, so that it can draw its own codes.
 
     Raises:
-        SettingError: no such method, an impossible range, or `scaled` without a scale that fits the channels.
+        SettingError: no such method, an impossible shape or range, or `scaled` without a scale that fits the channels.
     """
 
     def __init__(
         self,
         module: nn.Module,
         *,
-        image_shape: ImageShape,
-        latent_shape: LatentShape,
+        image_shape: Sequence[int],
+        latent_shape: Sequence[int],
         name: str | None = None,
         encode: str | None = "encode",
         decode: str | None = "decode",
@@ -63,6 +63,7 @@ class ModuleModel(nn.Module):
     ) -> None:
         super().__init__()
         self.name = name if name is not None else type(module).__name__
+        shapes = checked_shapes(image_shape, latent_shape, name=self.name)
         for method in (encode, decode):
             if method is not None and not callable(getattr(module, method, None)):
                 raise SettingError(
@@ -73,15 +74,15 @@ class ModuleModel(nn.Module):
             raise SettingError(f"value_range takes (lowest, highest), as in (-1, 1); got {value_range}.")
         if scaled and scale is None:
             raise SettingError(f"{self.name} states no scale for its codes. Ask for raw codes.")
-        channels = latent_shape[0]
+        self.image_shape: ImageShape = shapes[0]
+        self.latent_shape: LatentShape = shapes[1]
+        channels = self.latent_shape[0]
         if scale is not None and not {len(scale.factor), len(scale.shift)} <= {1, channels}:
             raise SettingError(
                 f"{self.name} has {channels} latent channels, and its scale has {len(scale.factor)} factors and {len(scale.shift)} "
                 "shifts. Give one number, or one a channel."
             )
         self.module = module
-        self.image_shape: ImageShape = image_shape
-        self.latent_shape: LatentShape = latent_shape
         self.scale = scale
         self.scaling: Literal["raw", "scaled"] = "scaled" if scaled else "raw"
         self.stride = stride
@@ -161,8 +162,8 @@ class ModuleModel(nn.Module):
         return getattr(self.module, method)(given if weights is None else given.to(weights.dtype))
 
 
-def from_module(module: nn.Module, *, image_shape: ImageShape, latent_shape: LatentShape, **options: Any) -> ModuleModel:
-    """Return a model made of a module's methods; the options are those of `ModuleModel`.
+def from_module(module: nn.Module, *, image_shape: Sequence[int], latent_shape: Sequence[int], **options: Any) -> ModuleModel:
+    """Return a model made of a module's methods; the options, and what is raised, are those of `ModuleModel`.
 
     >>> model = from_module(nn.Flatten(), image_shape=(1, 2, 2), latent_shape=(4,), encode="forward", decode=None)
     >>> model.encode(torch.ones(1, 1, 2, 2)).mean
