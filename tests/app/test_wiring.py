@@ -10,6 +10,7 @@ from PIL import Image
 
 from latlas.app.charts import Atlas
 from latlas.app.page import _entering
+from latlas.app.wiring import ranges
 from latlas.app.wiring.common import Opening, images_in, intro, shown, told
 from latlas.base.errors import ImageFormatError, SettingError
 
@@ -96,3 +97,17 @@ def _grey() -> bytes:
     stream = io.BytesIO()
     Image.new("L", (8, 8), 128).save(stream, format="PNG")
     return stream.getvalue()
+
+
+def test_a_verdict_outlives_the_filling_of_its_room_and_not_another_model(atlas: Atlas) -> None:
+    """Of two answers on a busy server the later filling must not wipe out a verdict that came before it."""
+    with gr.Blocks():
+        opening = ranges.build(atlas, gr.Dropdown(["painter"], value="painter"))
+    assert len(opening.inputs) == 1  # whose verdicts stand there
+    progress = gr.Progress()
+    kept = ["", *[gr.skip()] * (len(opening.outputs) - 1)]
+    assert opening.fill("painter", progress, None) == kept
+    assert opening.fill("painter", progress, "painter") == kept
+    message, _, pictures, words = opening.fill("painter", progress, "another")
+    assert (message, words) == ("", "")
+    assert "Upload pictures" in pictures

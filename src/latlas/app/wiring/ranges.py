@@ -7,6 +7,8 @@ from latlas.app.rooms import ranges as room
 from latlas.app.wiring.common import PRIVATE, UPLOAD, Opening, images_in, intro, shown, told
 from latlas.base.errors import ImageFormatError
 
+_HINT = '<p class="la-remark">Upload pictures, or try images of the data.</p>'
+
 
 def build(atlas: Atlas, model: Any) -> Opening:
     """Lay the room out and return what fills it.
@@ -27,6 +29,7 @@ def build(atlas: Atlas, model: Any) -> Opening:
     )
     note, remark = gr.HTML(elem_classes="la-quiet"), gr.HTML(elem_classes="la-quiet")
     seed = gr.State(0)
+    judged = gr.State(None)  # the model whose verdicts stand here
     with gr.Row(equal_height=False):
         with gr.Column(scale=1, min_width=280):
             upload = gr.File(
@@ -39,7 +42,7 @@ def build(atlas: Atlas, model: Any) -> Opening:
             )
             tried = gr.Button(f"Try {room.TRIED} images of the data", size="md", elem_id="range-try")
         with gr.Column(scale=3, min_width=300):
-            pictures = gr.HTML(elem_id="range-pictures", elem_classes="la-waits")
+            pictures = gr.HTML(_HINT, elem_id="range-pictures", elem_classes="la-waits")
             words = gr.HTML(elem_id="range-words")
     drawn = [pictures, words]
 
@@ -49,34 +52,40 @@ def build(atlas: Atlas, model: Any) -> Opening:
         return [room.pictures(found), intro(room.explained(found))]
 
     @told(len(drawn) + 1)
-    def fill(label: str, _progress: Any = waiting) -> list[Any]:
+    def fill(label: str, _progress: Any = waiting, judged: str | None = None) -> list[Any]:
         atlas.chart(label)
-        return ["", '<p class="la-remark">Upload pictures, or try images of the data.</p>', ""]
+        # On a busy server a room may be filled after its first question was answered: only another model's verdicts go.
+        return [gr.skip()] * (len(drawn) + 1) if judged in (None, label) else ["", _HINT, ""]
 
-    @told(len(drawn) + 1)
+    @told(len(drawn) + 2)
     def take(label: str, progress: Any = waiting, files: Any = None) -> list[Any]:
         if not files:
-            return ["", "", ""]
+            return [None, "", _HINT, ""]
         if len(files) > room.MOST:  # before any is read: a small file may be a large picture
             raise ImageFormatError(f"At most {room.MOST} pictures are judged at once, got {len(files)}. Choose fewer.")
         images, done = images_in(files, atlas.chart(label))
-        return [done, *draw(label, images, [f"picture {place + 1}" for place in range(len(images))], progress)]
+        return [label, done, *draw(label, images, [f"picture {place + 1}" for place in range(len(images))], progress)]
 
-    @told(len(drawn) + 2)
+    @told(len(drawn) + 3)
     def attempt(label: str, progress: Any = waiting, seed: int = 0) -> list[Any]:
         images, names = room.trials(atlas, atlas.chart(label), seed)
-        return [seed + 1, "", *draw(label, images, names, progress)]
+        return [label, seed + 1, "", *draw(label, images, names, progress)]
 
     gr.on(
         [upload.upload, upload.clear],
         take,
         [model, upload],
-        [note, remark, *drawn],
+        [note, judged, remark, *drawn],
         show_progress="full",
         show_progress_on=[pictures],
         **PRIVATE,
     )
     tried.click(
-        attempt, [model, seed], [note, seed, remark, *drawn], show_progress="full", show_progress_on=[pictures], **PRIVATE
+        attempt,
+        [model, seed],
+        [note, judged, seed, remark, *drawn],
+        show_progress="full",
+        show_progress_on=[pictures],
+        **PRIVATE,
     )
-    return Opening(fill=fill, inputs=[], outputs=[note, remark, *drawn])
+    return Opening(fill=fill, inputs=[judged], outputs=[note, remark, *drawn])
