@@ -13,7 +13,7 @@ import json
 import os
 import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -54,13 +54,19 @@ def _measure(group: str, asked: argparse.Namespace) -> dict[str, Any]:
     rows: list[dict[str, Any]] = []
     spent = spent_on(lambda: rows.extend(_runners()[group](asked)))
     return {
-        "command": shlex.join(["python", "benchmarks/bench.py", *sys.argv[1:]]),
+        "command": _command(sys.argv[1:]),
         "full": asked.full,
         "minutes": round(spent.wall / 60, 1),
         "processor_minutes": round(spent.processor / 60, 1),
         "machine": machine(asked.threads),
         "rows": rows,
     }
+
+
+def _command(given: Sequence[str]) -> str:
+    """Return the command without the places of the machine that ran it."""
+    named = ["PATH" if before == "--latentis-python" else each for before, each in zip(["", *given], given, strict=False)]
+    return shlex.join(["python", "benchmarks/bench.py", *named])
 
 
 def _runners() -> dict[str, Callable[[argparse.Namespace], list[dict[str, Any]]]]:

@@ -277,7 +277,7 @@ async def _arrive(client: httpx.AsyncClient, who: str) -> Visitor:
     config = await client.get("config")
     config.raise_for_status()
     visitor = Visitor(client, who, config.json())
-    await visitor.ask(None, "load")
+    await visitor.ask(visitor.find("room-variables"), "select")  # as a browser does by itself
     return visitor
 
 

@@ -5,6 +5,7 @@ import http.client
 import json
 import os
 import urllib.parse
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,9 @@ import pytest
 
 from latlas.app.charts import Atlas
 from latlas.app.guard import HEADERS, MOST_AT_ONCE, MOST_FILES, Guard
-from latlas.app.serving import Served, forget_shown, is_local, serve
+from latlas.app.serving import Served, _own_names, forget_shown, free_port, is_local, serve
 from latlas.app.upload_folder import UploadFolder
+from latlas.base.errors import LatlasError
 
 pytest.importorskip("gradio", reason="the explorer needs gradio")
 
@@ -137,6 +139,14 @@ def test_where_there_is_no_room_a_visitor_is_told_to_come_again(tmp_path: Path) 
     start, body = asyncio.run(_answered(Guard(_hello, folder), _upload_of(501)))
     assert start["status"] == 503
     assert "Try again" in json.loads(body["body"])["detail"]
+
+
+def test_where_the_folder_is_gone_a_visitor_is_told(tmp_path: Path) -> None:
+    guard = Guard(_hello, UploadFolder(tmp_path / "gone", most=10**6, lifetime=1.0))
+    body = _form(b"x")
+    sent = asyncio.run(_answered(guard, _upload_of(len(body)), {"type": "http.request", "body": body}))
+    assert sent[0]["status"] == 507
+    assert HEADERS.keys() <= {name.decode() for name, _ in sent[0]["headers"]}
 
 
 def test_web_sockets_are_closed(tmp_path: Path) -> None:
@@ -291,6 +301,9 @@ def test_too_many_bytes_or_files_are_not_taken(ask: Asked) -> None:
     assert ask.upload(*[b"x"] * (MOST_FILES + 1))[0] == 400
     assert ask("POST", UPLOAD, b"", FORM | {"Content-Length": str(2 * MOST_AT_ONCE)})[0] == 413
     assert ask("POST", UPLOAD, b"0\r\n\r\n", FORM | {"Content-Length": "", "Transfer-Encoding": "chunked"})[0] == 411
+    # Of both a server heeds the pieces, so that the length would bound nothing.
+    pieces = b"%x\r\n%b\r\n0\r\n\r\n" % (len(_form(b"x")), _form(b"x"))
+    assert ask("POST", UPLOAD, pieces, FORM | {"Content-Length": "10", "Transfer-Encoding": "chunked"})[0] == 411
     assert ask("POST", UPLOAD, b"nothing of the kind", FORM)[0] == 400
     assert ask("POST", UPLOAD, b"no form", {"Content-Type": "text/plain"})[0] == 400
     assert set(folder.rglob("*")) == before
@@ -331,12 +344,19 @@ def test_nothing_else_that_gradio_offers_is_answered(served: Served, ask: Asked)
         "/svelte/{path:path}",
         "/gradio_api/theme.css",
         "/gradio_api/startup-events",
+        "/gradio_api/app_id",
         "/gradio_api/queue/join",
         "/gradio_api/upload",
         "/gradio_api/upload_progress",
         "/gradio_api/cancel",
         "/gradio_api/reset",
     }
+
+
+def test_a_page_that_lost_its_server_learns_that_it_is_back(ask: Asked) -> None:
+    status, _, body = ask("GET", "/gradio_api/app_id")
+    assert status == 200
+    assert json.loads(body)["app_id"] == json.loads(ask("GET", "/config")[2])["app_id"]
 
 
 def _offered(routes: list[Any]) -> Iterator[tuple[str, str]]:
@@ -370,6 +390,27 @@ def test_the_environment_opens_nothing(atlas: Atlas, monkeypatch: pytest.MonkeyP
         opened.close()
 
 
+def test_the_page_is_served_at_an_address_of_ipv6(atlas: Atlas, monkeypatch: pytest.MonkeyPatch) -> None:
+    try:
+        free_port("::1", 0)
+    except LatlasError:
+        pytest.skip("this machine has no ::1")
+    for name in (
+        "GRADIO_TEMP_DIR",
+        "GRADIO_ANALYTICS_ENABLED",
+        "GRADIO_ANALYTICS_MAX_EVENTS",
+        "GRADIO_ANALYTICS_CACHE_FREQUENCY",
+    ):
+        monkeypatch.setenv(name, "1")  # so that what is set is unset again
+    opened = serve(atlas, host="::1", port=0)
+    try:
+        assert opened.url.startswith("http://[::1]:")
+        with urllib.request.urlopen(opened.url + "config", timeout=30) as answer:
+            assert json.load(answer)["title"] == "latlas explorer"
+    finally:
+        opened.close()
+
+
 def test_what_visitors_were_shown_is_let_go_and_what_they_chose_is_kept(served: Served) -> None:
     shown = served.page.state_holder["somebody"].config_values
     long, short = (
@@ -393,3 +434,17 @@ def test_visitors_beyond_the_bound_take_the_place_of_the_earliest(served: Served
 )
 def test_own_names_are_told_from_others(name: str, own: bool) -> None:
     assert is_local(name) is own
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "::1", "127.1", "2130706433"])
+def test_however_the_address_of_this_machine_is_written_other_names_are_refused(host: str) -> None:
+    own = _own_names(host)
+    assert own is not None
+    assert own("127.0.0.1")
+    assert own(host)
+    assert not own("elsewhere.example")
+
+
+def test_an_address_that_others_reach_may_be_called_by_any_name() -> None:
+    assert _own_names("0.0.0.0") is None
+    assert _own_names("192.0.2.1") is None

@@ -341,8 +341,10 @@ def test_how_far_an_answer_is_stands_in_one_place(visit: Callable[..., Any]) -> 
     )
     page.get_by_label("a random code").check()
     page.wait_for_selector("#variables-pictures img[alt$=': random code, seed 0']")
-    for room in ("Map", "Sectors", "Sampling", "Health"):
+    for room in ("Map", "Sectors", "Sampling", "Health", "Range"):
         _enter(page, room)
+    page.locator("#range-try").click()  # takes its time whatever visitors before have asked
+    page.wait_for_selector("#range-pictures .la-card")
     assert page.evaluate("window.most") == 1
 
 

@@ -145,7 +145,7 @@ def test_pictures_are_turned_before_they_are_cropped(tmp_path: Path) -> None:
 @pytest.mark.parametrize("size", [0, -3])
 def test_a_size_below_one_is_refused(tmp_path: Path, size: int) -> None:
     save(tmp_path / "a.png", picture())
-    with pytest.raises(SettingError, match=f"at least 1, got {size}"):
+    with pytest.raises(SettingError, match=f"between 1 and 16,384, got {size}"):
         load_folder(tmp_path, size=size)
 
 

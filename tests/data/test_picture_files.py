@@ -448,7 +448,7 @@ def test_bounds_that_leave_the_set_are_refused(tmp_path: Path, bounds: tuple[int
 @pytest.mark.parametrize(
     ("settings", "match"),
     [
-        ({"size": 0}, "size must be at least 1"),
+        ({"size": 0}, "size must lie between 1 and 16,384"),
         ({"policy": "ignore"}, r"policy for bad pictures 'ignore'.*skip, stop"),
         ({"workers": -1}, "workers must be at least 0"),
     ],
@@ -466,7 +466,7 @@ def test_settings_that_do_not_fit_the_container_are_refused(tmp_path: Path) -> N
         open_images(f"{spec}?image=x")
     with pytest.raises(SettingError, match="channels, got 2"):
         open_images(f"{spec}?channels=2")
-    with pytest.raises(SettingError, match="size must be at least 1, got 0"):
+    with pytest.raises(SettingError, match="size must lie between 1 and 16,384, got 0"):
         open_images(f"{spec}?size=0")
     with pytest.raises(SettingError, match="size=8, and a size of 9"):
         open_images(f"{spec}?size=8", size=9)

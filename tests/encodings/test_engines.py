@@ -83,9 +83,13 @@ class Fragile:
         self.calls += 1
         with (self.folder / "log").open("a") as log:
             log.write(f"{len(images)}\\n")
-        if self.calls == 2 and not (self.folder / "killed").exists():
-            (self.folder / "killed").touch()
-            os.kill(os.getpid(), signal.SIGKILL)
+        if self.calls == 2:
+            try:  # of two workers that come here together one dies
+                (self.folder / "killed").touch(exist_ok=False)
+            except FileExistsError:
+                pass
+            else:
+                os.kill(os.getpid(), signal.SIGKILL)
         return self.network.encode(images)
 
 

@@ -35,6 +35,7 @@ _READ = {
     "/manifest.json",
     f"{_API}/theme.css",
     f"{_API}/startup-events",
+    f"{_API}/app_id",  # asked every two seconds once the connection is lost, until it answers: then the page loads itself again
     f"{_API}/queue/data",
     _PROGRESS,
 }
@@ -127,7 +128,9 @@ class Guard:
         origin = headers.get(b"origin")
         # Behind a server that passes requests on, the page's name is the forwarded one.
         homes = (host, headers.get(b"x-forwarded-host", host).split(",")[0].strip())
-        if origin is not None and origin.partition("://")[2] not in homes:
+        # Or it changed the page's name and told neither; but what a browser says of itself no page can write.
+        same = headers.get(b"sec-fetch-site") == "same-origin"
+        if origin is not None and not same and origin.partition("://")[2] not in homes:
             return 403, "Another page asked this."
         return None
 
@@ -162,6 +165,9 @@ class Guard:
         except (HTTPException, MultiPartException):
             await _tell(send, 400, "This is no form with pictures.")
             return
+        except OSError:
+            await _tell(send, 507, "The pictures cannot be kept: the server's folder of temporary files is full or gone.")
+            return
         try:
             given = [each for each in form.getlist("files") if isinstance(each, UploadFile)]
             if not given:
@@ -170,7 +176,11 @@ class Guard:
             if any((each.size or 0) > MOST_BYTES for each in given):
                 await _tell(send, 413, f"At most {MOST_BYTES / 1e6:.0f} MB are read of a picture. Save it smaller.")
                 return
-            paths = [await asyncio.to_thread(self._uploads.put, await each.read()) for each in given]
+            try:
+                paths = [await asyncio.to_thread(self._uploads.put, await each.read()) for each in given]
+            except OSError:  # the disk is full, or the folder was cleared away
+                await _tell(send, 507, "The pictures cannot be kept: the server's folder of temporary files is full or gone.")
+                return
         finally:
             await form.close()
         await _answer(send, 200, json.dumps(paths).encode())
@@ -228,10 +238,10 @@ def _paths(value: Any) -> Iterator[Any]:
 
 
 def _length(scope: Scope) -> int | None:
-    for name, value in scope["headers"]:
-        if name == b"content-length" and value.isdigit() and len(value) < 16:
-            return int(value)
-    return None
+    """Return how long a request says that it is; None where it does not, or comes in pieces, to which its length does not apply."""
+    headers = {name.lower(): value for name, value in scope["headers"]}
+    value = headers.get(b"content-length", b"")
+    return int(value) if value.isdigit() and len(value) < 16 and b"transfer-encoding" not in headers else None
 
 
 async def _body(receive: Receive, most: int) -> bytes | None:

@@ -17,7 +17,7 @@ from latlas.models.protocols import Decoder
 from latlas.numerics.posteriors import mean_by_channel
 from latlas.studies.diagnose import Diagnosis, diagnose
 
-_MOST = 500  # images that variables are measured on
+_MOST = 500  # images that variables are measured on, unless there are more variables
 _FEWEST = 32  # of these, images that gains are measured on, each of which costs a decode a variable
 _VALUES = 12_000_000  # pixels decoded for gains, about: some seconds of one core
 _REACH = 3.0  # deviations that a slider runs to either side
@@ -66,8 +66,8 @@ def variables_of(atlas: Atlas, chart: Chart, progress: Progress = silent) -> Var
 
 
 def measured_images(chart: Chart) -> ImageSet:
-    """Return the first images of a chart, as many as its variables are measured on."""
-    return chart.images.slice(0, _MOST)
+    """Return the first images of a chart, as many as its variables are measured on: no fewer than variables, where there are."""
+    return chart.images.slice(0, max(_MOST, chart.model.latent_shape[0]))
 
 
 def weighed_images(chart: Chart) -> ImageSet:

@@ -84,7 +84,7 @@ def serve(atlas: Atlas, *, host: str = HOST, port: int | None = None, browser: b
     uploads = UploadFolder(Path(folder), most=_MOST_KEPT, lifetime=float(FORGOTTEN[1]), forgotten=forgotten)
     try:
         page.launch(
-            server_name=host,
+            server_name=f"[{host}]" if ":" in host else host,  # as gradio puts it into addresses
             server_port=chosen,
             inbrowser=browser,
             share=False,
@@ -103,7 +103,7 @@ def serve(atlas: Atlas, *, host: str = HOST, port: int | None = None, browser: b
             state_session_capacity=_VISITORS,
             theme=theme(),
             css=style(),
-            app_kwargs={"lifespan": _guarding(uploads, page, is_local if is_local(host) else None)},
+            app_kwargs={"lifespan": _guarding(uploads, page, _own_names(host))},
         )
     except OSError as failure:  # taken between looking and listening
         raise SettingError(f"The page cannot be served at {host}:{chosen} ({failure}). Give another --port, or 0.") from failure
@@ -130,6 +130,17 @@ def _guarding(
             sweeping.cancel()
 
     return guarded
+
+
+def _own_names(host: str) -> Callable[[str], bool] | None:
+    """Return what tells the names of this machine where nobody else reaches the address, however it is written; None elsewhere."""
+    try:
+        reached = {str(address[0]) for *_, address in socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)}
+    except OSError:
+        reached = {host}
+    if not all(map(is_local, reached)):
+        return None
+    return lambda name: is_local(name) or name.lower() == host.lower()
 
 
 async def _sweeping(uploads: UploadFolder, page: Any) -> None:

@@ -67,11 +67,19 @@ class UploadFolder:
             self._coming -= size
 
     def put(self, content: bytes) -> str:
-        """Write a picture and return its path. Room for it was reserved before."""
+        """Write a picture and return its path. Room for it was reserved before.
+
+        Raises:
+            OSError: the disk is full, or the folder is gone.
+        """
         path = self._folder / secrets.token_urlsafe(_NAME_BYTES)
-        with path.open("xb") as stream:
-            path.chmod(0o600)
-            stream.write(content)
+        try:
+            with path.open("xb") as stream:
+                path.chmod(0o600)
+                stream.write(content)
+        except OSError:
+            path.unlink(missing_ok=True)  # of a full disk no half picture is left, which nothing would count
+            raise
         with self._lock:
             kept = _Kept(size=len(content), since=self._clock())
             self._kept[str(path)] = kept

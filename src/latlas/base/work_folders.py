@@ -5,7 +5,7 @@ import shutil
 from pathlib import Path
 
 from latlas.base.artifacts import CONFIG
-from latlas.base.placing import FINISHED, make_beside, remove
+from latlas.base.placing import FINISHED, clear_leftovers, make_beside, remove
 from latlas.base.provenance import file_hash
 
 
@@ -27,7 +27,8 @@ def discard(work: Path, target: Path) -> None:
 
     Args:
         work: the folder; it may be gone already.
-        target: the place beside which it lies. What this process does not live to delete, the next who writes there does.
+        target: the place beside which it lies. What this process does not live to delete, the next who writes there does;
+            and this one what others did not.
     """
     try:
         aside, descriptor = make_beside(target, ".partial", folder=True)
@@ -38,3 +39,4 @@ def discard(work: Path, target: Path) -> None:
             os.close(descriptor)
     except OSError:
         shutil.rmtree(work, ignore_errors=True)
+    clear_leftovers(target, CONFIG, file_hash)

@@ -32,15 +32,21 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]
     from rich.console import Console
     from rich.table import Table
 
+    console = Console()
     table = Table(title=title, title_justify="left", header_style="bold", box=None, pad_edge=False)
-    rows = list(rows)
-    # What stands first is often a name that is to be typed again: other columns make room for it.
-    whole = all(len(str(row[0])) <= _NAME for row in rows)
+    lines = [[f"{cell:.4g}" if isinstance(cell, float) else "–" if cell is None else str(cell) for cell in row] for row in rows]
+    # What stands first is often a name that is to be typed again: other columns make room for it, as long as no word or number of
+    # theirs is cut.
+    names = max((len(line[0]) for line in lines), default=0)
+    words = [
+        max(len(word) for cell in column for word in (cell.split() or [""])) for column in zip(columns, *lines, strict=False)
+    ]
+    whole = names <= _NAME and names + sum(word + 2 for word in words[1:]) <= console.width
     for number, column in enumerate(columns):
         table.add_column(column, justify="left" if number == 0 else "right", no_wrap=number == 0 and whole)
-    for row in rows:
-        table.add_row(*(f"{cell:.4g}" if isinstance(cell, float) else "–" if cell is None else str(cell) for cell in row))
-    Console().print(table)
+    for line in lines:
+        table.add_row(*line)
+    console.print(table)
 
 
 def say_where(path: str | Path, what: str = "report") -> None:

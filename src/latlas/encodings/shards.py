@@ -215,6 +215,9 @@ def read_shard_record(folder: Path, number: int) -> ShardRecord | None:
         if not all((folder / name).stat().st_size == written.size for name, written in (files | others).items()):
             return None
         rows, listed = int(record["rows"]), list(record["skipped"])
+        hashes = files.get(file_name("image_hashes", number))
+        if not 0 <= rows * _HASH <= (0 if hashes is None else hashes.size):  # told of more rows than its files can hold
+            return None
         return ShardRecord(folder=folder, number=number, rows=rows, files=files, listed=listed, others=others)
     except (ArtifactError, OSError, KeyError, TypeError, ValueError, AttributeError):
         return None

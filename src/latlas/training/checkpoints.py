@@ -2,7 +2,8 @@
 
 import math
 import os
-from collections.abc import Iterator
+import traceback
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -108,9 +109,27 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 
 
 class Begun(L.Callback):
-    """Knows whether a training has taken a step, and sees to it that the first one has what it needs."""
+    """Knows whether a training has taken a step, and sees to it that the first one has what it needs.
 
-    begun = False
+    Args:
+        others: callbacks that somebody else wrote: what they raise is their own fault, and no checkpoint's.
+    """
+
+    ready = begun = False
+
+    def __init__(self, others: Iterable[L.Callback] = ()) -> None:
+        self.others = tuple(others)
+
+    def setup(self, *_: Any, **__: Any) -> None:
+        """Note that the processes have met: what is read of a checkpoint is read from now on."""
+        self.ready = True
+
+    def at_stake(self, failure: Exception) -> bool:
+        """Tell whether a failure can be the checkpoint's fault: not one of the network, of the disk, or of others' callbacks."""
+        if not self.ready or self.begun or isinstance(failure, OSError | ImportError):
+            return False
+        frames = (frame.f_locals.get("self") for frame, _ in traceback.walk_tb(failure.__traceback__))
+        return not any(found is other for found in frames for other in self.others)
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Look at what the optimisers remember, and at what the training does.
@@ -140,7 +159,7 @@ def going_on_from(checkpoint: Path | None, training: Begun) -> Iterator[None]:
     except (LatlasError, torch.OutOfMemoryError):
         raise
     except Exception as failure:
-        if checkpoint is None or training.begun:
+        if checkpoint is None or not training.at_stake(failure):
             raise
         raise _unusable(checkpoint, _first_line(failure)) from failure
 

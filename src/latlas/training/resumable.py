@@ -215,7 +215,10 @@ def finished_before(out: str | Path | None, provenance: Provenance, *, replace: 
         OutputExistsError: another training's artifact lies there, and is not to be replaced.
         ArtifactError: its history cannot be read.
     """
-    if out is None or not is_finished(work := work_folder_of(Path(out), _KIND), Path(out)):
+    if out is None:
+        return None
+    if not is_finished(work := work_folder_of(Path(out), _KIND), Path(out)):
+        check_free(out, replace=replace)  # it may have been cleared up since `check_out` looked
         return None
     if read_json(work / _SETTINGS) != provenance.to_json():
         check_free(out, replace=replace)

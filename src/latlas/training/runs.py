@@ -205,7 +205,7 @@ def _fit(
     given: Sequence[L.Callback],
     progress: Progress,
 ) -> None:
-    begun = Begun()
+    begun = Begun(given)
     callbacks: list[L.Callback] = [
         begun,
         *given,
