@@ -2,14 +2,12 @@
 
 import asyncio
 import atexit
-import ctypes
 import functools
 import ipaddress
 import logging
 import os
 import shutil
 import socket
-import sys
 import tempfile
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -23,6 +21,7 @@ from latlas.app.page import FORGOTTEN, build_page, style, theme
 from latlas.app.upload_folder import UploadFolder
 from latlas.app.uploads import MOST_BYTES
 from latlas.base.errors import SettingError
+from latlas.base.heap import give_back_memory, of_c_library
 
 HOST, PORT = "127.0.0.1", 7860
 _VISITORS = 40  # whose codes and controls are in memory at once, about 1 MB each
@@ -146,7 +145,7 @@ def _own_names(host: str) -> Callable[[str], bool] | None:
 async def _sweeping(uploads: UploadFolder, page: Any) -> None:
     while True:
         await asyncio.sleep(_SWEPT)
-        for forget in (uploads.sweep, functools.partial(forget_shown, page), _give_back_memory):
+        for forget in (uploads.sweep, functools.partial(forget_shown, page), give_back_memory):
             try:
                 await asyncio.to_thread(forget)
             except Exception:  # the page goes on, and the next round tries again
@@ -171,18 +170,7 @@ def _share_heaps() -> None:
 
     Each would have one of its own, of which little is in use at any time: with twenty visitors they held 700 MB that nobody used.
     """
-    _of_c_library("mallopt", _MOST_HEAPS, 2)
-
-
-def _give_back_memory() -> None:
-    """Hand back to the system what was allocated and is unused, where the C library can."""
-    _of_c_library("malloc_trim", 0)
-
-
-def _of_c_library(name: str, *arguments: int) -> None:
-    function = getattr(ctypes.CDLL(None), name, None) if sys.platform == "linux" else None
-    if function is not None:
-        function(*arguments)
+    of_c_library("mallopt", _MOST_HEAPS, 2)
 
 
 def free_port(host: str, port: int | None) -> int:

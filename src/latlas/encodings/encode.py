@@ -19,7 +19,7 @@ from latlas.encodings.shards import Shard, ShardPlan, encode_shards, tree_hash, 
 from latlas.encodings.store import SHARD_ROWS, open_job
 from latlas.models.protocols import Encoder, LatentModel, check_images, require_encoder, scaling_of
 
-_WRITTEN_MEANWHILE = 2**23  # bytes of means
+_WRITTEN_MEANWHILE = 1 << 22  # bytes of means: of larger shards two at a time would be a tenth of the process
 
 
 def encode(

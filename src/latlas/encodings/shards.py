@@ -15,6 +15,7 @@ from torch import Tensor
 
 from latlas.base.artifacts import read_json
 from latlas.base.errors import ArtifactError, NonFiniteError, SettingError
+from latlas.base.heap import give_back_memory
 from latlas.data.images import ImageSource, PixelBlock, SkippedImage, to_floats
 from latlas.encodings.arrays import Written, sync_folder, write_array, write_bytes
 from latlas.encodings.left_out import keep_left_out, read_left_out
@@ -160,12 +161,16 @@ def encode_shards(
         if isinstance(blocks, Generator):
             stack.enter_context(closing(blocks))  # ends its workers, whatever happens here
         for number in numbers:
+            give_back_memory()  # of the shard before: else what lies between its holes grows with the number of shards
             start, stop = job.bounds(number)
             rows = _Rows(number, stop - start, encoder, source, job, floats)
             for first, last in job.batches(number):
                 rows.add(next(blocks))
                 told(last - first)
-            yield rows.shard()
+            shard = rows.shard()
+            del rows
+            yield shard
+            del shard
 
 
 def write_shard(folder: Path, shard: Shard) -> None:
