@@ -1,5 +1,9 @@
 """What every test may use: a seeded generator, a quiet hypothesis, and real digits where the machine has them."""
 
+import shutil
+from collections.abc import Iterator
+from typing import Any
+
 import pytest
 import torch
 from hypothesis import HealthCheck, settings
@@ -21,6 +25,17 @@ settings.load_profile("latlas")
 
 # Everything here is small. On a busy machine threads wait for one another: measured, four times as long as one alone.
 torch.set_num_threads(1)
+
+# Nothing that a browser does of its own may be taken for what a page asked.
+_CHROMIUM_ARGUMENTS = (
+    "--no-sandbox",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--enable-unsafe-swiftshader",
+)
 
 
 @pytest.fixture
@@ -45,6 +60,23 @@ def mnist_train() -> ImageSet:
 def fashion_test() -> ImageSet:
     """The 10,000 test garments, as `mnist_test`."""
     return _builtin_or_skip("fashion-mnist", "test")
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """A real Chromium; skipped where there is none. One a module: its event loop would be in the way of other modules."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="the browser is driven by playwright")
+    names = ("chromium", "chromium-browser", "google-chrome")
+    path = next((found for name in names if (found := shutil.which(name))), None)
+    with playwright.sync_playwright() as driver:
+        try:
+            started = driver.chromium.launch(executable_path=path, args=list(_CHROMIUM_ARGUMENTS))
+        except playwright.Error:
+            if path is not None:
+                raise  # it is there and does not start: that is a fault, and no reason to skip
+            pytest.skip("no Chromium on this machine: apt-get install chromium")
+        yield started
+        started.close()
 
 
 def _builtin_or_skip(name: str, split: str) -> ImageSet:

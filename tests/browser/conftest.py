@@ -2,7 +2,6 @@
 
 import os
 import re
-import shutil
 import subprocess
 import sys
 import time
@@ -17,15 +16,6 @@ from latlas.data.images import ImageSet
 
 MODELS = ("zoo:digits-dense", "zoo:digits-dense-1", "zoo:avatars-dcgan")
 PATIENCE = 120_000  # milliseconds: two busy cores may take long for what takes seconds
-_ARGUMENTS = (
-    "--no-sandbox",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--enable-unsafe-swiftshader",
-)
 
 
 @dataclass
@@ -45,29 +35,10 @@ class Watched:
     outside: list[str] = field(default_factory=list)
 
 
-def _chromium() -> str | None:
-    return next((found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), None)
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    pytest.importorskip("gradio", reason="the explorer needs gradio")
-    playwright = pytest.importorskip("playwright.sync_api", reason="the browser is driven by playwright")
-    path = _chromium()
-    with playwright.sync_playwright() as driver:
-        try:
-            started = driver.chromium.launch(executable_path=path, args=list(_ARGUMENTS))
-        except playwright.Error:
-            if path is not None:
-                raise  # it is there and does not start: that is a fault, and no reason to skip
-            pytest.skip("no Chromium on this machine: apt-get install chromium")
-        yield started
-        started.close()
-
-
 @pytest.fixture(scope="module")
 def server(browser: Any, mnist_test: ImageSet, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """Started after the browser, so that nothing is loaded where there is none."""
+    pytest.importorskip("gradio", reason="the explorer needs gradio")
     folder = tmp_path_factory.mktemp("server")
     audit, log = folder / "audit", folder / "log"
     audit.touch()

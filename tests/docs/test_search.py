@@ -1,6 +1,5 @@
 """The site's search, in a real Chromium: from the disk as from a server; skipped where there is no Chromium."""
 
-import shutil
 import threading
 from collections.abc import Iterator
 from functools import partial
@@ -13,28 +12,6 @@ import pytest
 pytestmark = pytest.mark.browser
 
 PATIENCE = 60_000  # milliseconds
-_ARGUMENTS = (
-    "--no-sandbox",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-)
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    playwright = pytest.importorskip("playwright.sync_api", reason="the browser is driven by playwright")
-    path = next((found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), None)
-    with playwright.sync_playwright() as driver:
-        try:
-            started = driver.chromium.launch(executable_path=path, args=list(_ARGUMENTS))
-        except playwright.Error:
-            if path is not None:
-                raise  # it is there and does not start: that is a fault, and no reason to skip
-            pytest.skip("no Chromium on this machine: apt-get install chromium")
-        yield started
-        started.close()
 
 
 class _Quiet(SimpleHTTPRequestHandler):

@@ -4,7 +4,6 @@ import base64
 import io
 import json
 import re
-import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,15 +23,6 @@ from latlas.studies.kl_curve import study_kl_curve
 from latlas.studies.latent_cloud import ARMS, Cloud, LatentCloudStudy
 from latlas.studies.trajectories import TrajectoryStudy
 from latlas.training.callbacks import HealthRecord, Trajectories
-
-BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-ARGUMENTS = [
-    "--no-sandbox",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-]
 
 
 @pytest.fixture
@@ -156,46 +146,41 @@ def test_the_turning_page_holds_every_point_to_a_thousandth(clouds: LatentCloudS
 
 
 @pytest.mark.browser
-@pytest.mark.skipif(BROWSER is None, reason="no Chromium here; install one to see the page tested")
 @pytest.mark.parametrize(("width", "scheme"), [(390, "dark"), (1400, "light")])
 def test_clouds_turn_with_the_keys_and_the_mouse_and_ask_no_host(
-    width: int, scheme: str, clouds: LatentCloudStudy, tmp_path: Path
+    width: int, scheme: str, browser: Any, clouds: LatentCloudStudy, tmp_path: Path
 ) -> None:
-    from playwright.sync_api import sync_playwright
-
     path = write_latent_cloud(clouds, tmp_path / "clouds").parent / "cloud.html"
     asked: list[str] = []
     said: list[str] = []
     drawn = "Promise.all([new Promise(requestAnimationFrame), new Promise(done => setTimeout(done, 60))]).then(() => "
     picture = drawn + "[...document.querySelectorAll('canvas')].map(canvas => canvas.toDataURL()).join())"
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=BROWSER, args=ARGUMENTS)
-        page = browser.new_page(viewport={"width": width, "height": 1400}, color_scheme=scheme)  # type: ignore[arg-type]
-        page.on("request", lambda request: asked.append(request.url))
-        page.on("console", lambda message: said.append(message.text))
-        page.on("pageerror", lambda error: said.append(str(error)))
-        page.goto(path.as_uri())
-        start = page.evaluate(picture)
-        page.keyboard.press("Tab")
-        page.keyboard.press("Tab")  # past the link, on the first cloud
-        assert page.evaluate("document.activeElement.tagName") == "CANVAS"
-        page.keyboard.press("ArrowRight")
-        turned = page.evaluate(picture)
-        page.keyboard.press("0")
-        back = page.evaluate(picture)
-        canvas = page.locator("canvas").first
-        box = canvas.bounding_box()
-        assert box is not None
-        page.mouse.move(box["x"] + 80, box["y"] + 80)
-        page.mouse.down()
-        page.mouse.move(box["x"] + 140, box["y"] + 100, steps=4)
-        page.mouse.up()
-        dragged = page.evaluate(picture)
-        page.get_by_role("button", name="Set back").click()
-        page.get_by_label("7").uncheck()
-        fewer = page.evaluate(picture)
-        assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
-        browser.close()
+    page = browser.new_page(viewport={"width": width, "height": 1400}, color_scheme=scheme)
+    page.on("request", lambda request: asked.append(request.url))
+    page.on("console", lambda message: said.append(message.text))
+    page.on("pageerror", lambda error: said.append(str(error)))
+    page.goto(path.as_uri())
+    start = page.evaluate(picture)
+    page.keyboard.press("Tab")
+    page.keyboard.press("Tab")  # past the link, on the first cloud
+    assert page.evaluate("document.activeElement.tagName") == "CANVAS"
+    page.keyboard.press("ArrowRight")
+    turned = page.evaluate(picture)
+    page.keyboard.press("0")
+    back = page.evaluate(picture)
+    canvas = page.locator("canvas").first
+    box = canvas.bounding_box()
+    assert box is not None
+    page.mouse.move(box["x"] + 80, box["y"] + 80)
+    page.mouse.down()
+    page.mouse.move(box["x"] + 140, box["y"] + 100, steps=4)
+    page.mouse.up()
+    dragged = page.evaluate(picture)
+    page.get_by_role("button", name="Set back").click()
+    page.get_by_label("7").uncheck()
+    fewer = page.evaluate(picture)
+    assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+    page.close()
     assert start == back
     assert len({start, turned, dragged, fewer}) == 4
     assert [address for address in asked if not address.startswith(("file:", "data:"))] == []

@@ -3,8 +3,8 @@
 import base64
 import io
 import re
-import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,7 +20,6 @@ from latlas.reports.page import Picture, Report, Section, write_report
 from latlas.reports.traversals import Traversals, animation, run_traversals, strip, traversal_blocks
 
 SIDE, STEPS = 8, 5
-BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
 
 def quarters(codes: Tensor) -> Tensor:
@@ -140,25 +139,19 @@ def test_a_decoder_that_draws_always_the_same_gives_black_differences() -> None:
 
 
 @pytest.mark.browser
-@pytest.mark.skipif(BROWSER is None, reason="no Chromium here; install one to see the page tested")
-def test_a_browser_plays_it_and_stands_still_when_asked(traversals: Traversals, tmp_path: Path) -> None:
-    from playwright.sync_api import sync_playwright
-
+def test_a_browser_plays_it_and_stands_still_when_asked(browser: Any, traversals: Traversals, tmp_path: Path) -> None:
     section = Section(title="S", lead="", blocks=traversal_blocks(traversals))
     report = Report(title="T", subtitle="", summary=[], sections=[section], numbers={}, provenance=Provenance(made_by="test"))
     address = write_report(report, tmp_path / "r").as_uri()
-    arguments = ["--no-sandbox", "--disable-quic", "--no-first-run", "--disable-background-networking"]
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=BROWSER, args=arguments)
-        for motion, pictures_seen in (("no-preference", range(2, 100)), ("reduce", range(1, 2))):
-            page = browser.new_page(viewport={"width": 390, "height": 800}, reduced_motion=motion)  # type: ignore[arg-type]
-            page.goto(address)
-            drawing = page.locator("svg.traversals")
-            drawing.scroll_into_view_if_needed()
-            shots = set()
-            for _ in range(6):
-                page.wait_for_timeout(90)
-                shots.add(drawing.screenshot())
-            assert len(shots) in pictures_seen
-            assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
-        browser.close()
+    for motion, pictures_seen in (("no-preference", range(2, 100)), ("reduce", range(1, 2))):
+        page = browser.new_page(viewport={"width": 390, "height": 800}, reduced_motion=motion)
+        page.goto(address)
+        drawing = page.locator("svg.traversals")
+        drawing.scroll_into_view_if_needed()
+        shots = set()
+        for _ in range(6):
+            page.wait_for_timeout(90)
+            shots.add(drawing.screenshot())
+        assert len(shots) in pictures_seen
+        assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+        page.close()
