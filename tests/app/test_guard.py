@@ -14,9 +14,9 @@ import pytest
 
 from latlas.app.charts import Atlas
 from latlas.app.guard import HEADERS, MOST_AT_ONCE, MOST_FILES, Guard
-from latlas.app.serving import Served, _own_names, forget_shown, free_port, is_local, serve
+from latlas.app.serving import Served, forget_shown, free_port, is_local, own_names, serve
 from latlas.app.upload_folder import UploadFolder
-from latlas.base.errors import LatlasError
+from latlas.base.errors import LatlasError, SettingError
 
 pytest.importorskip("gradio", reason="the explorer needs gradio")
 
@@ -438,7 +438,7 @@ def test_own_names_are_told_from_others(name: str, own: bool) -> None:
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "::1", "127.1", "2130706433"])
 def test_however_the_address_of_this_machine_is_written_other_names_are_refused(host: str) -> None:
-    own = _own_names(host)
+    own = own_names(host)
     assert own is not None
     assert own("127.0.0.1")
     assert own(host)
@@ -446,5 +446,23 @@ def test_however_the_address_of_this_machine_is_written_other_names_are_refused(
 
 
 def test_an_address_that_others_reach_may_be_called_by_any_name() -> None:
-    assert _own_names("0.0.0.0") is None
-    assert _own_names("192.0.2.1") is None
+    assert own_names("0.0.0.0") is None
+    assert own_names("192.0.2.1") is None
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0"])
+def test_behind_a_proxy_the_page_answers_to_the_names_that_it_was_given_and_to_its_own(host: str, tmp_path: Path) -> None:
+    guard = Guard(_hello, UploadFolder(tmp_path, most=100, lifetime=1.0), is_own_name=own_names(host, ["Lab.example.org"]))
+
+    def status(name: str) -> int:
+        scope = {"type": "http", "method": "GET", "path": "/", "headers": [(b"host", name.encode())]}
+        return int(asyncio.run(_answered(guard, scope))[0]["status"])
+
+    assert [status(name) for name in ("lab.example.org", "LAB.example.org:443", "127.0.0.1:7860", f"{host}:7860")] == [200] * 4
+    assert [status(name) for name in ("elsewhere.example", "example.org", "lab.example.org.evil.example", "")] == [421] * 4
+
+
+@pytest.mark.parametrize("name", ["https://lab.example.org", "lab.example.org:7860", "lab/page", "", "a..b", "läb.example\n"])
+def test_what_is_no_name_is_refused_before_anything_is_served(name: str) -> None:
+    with pytest.raises(SettingError, match=r"such as lab\.example\.org"):
+        own_names("127.0.0.1", [name])

@@ -115,7 +115,7 @@ class Guard:
         headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
         host = headers.get(b"host", "")
         if self._is_own_name is not None and not self._is_own_name(_name_of(host)):
-            return 421, "This page is served to its own machine alone: call it 127.0.0.1 or localhost."
+            return 421, "This page is called by another name: 127.0.0.1, localhost, or what latlas explore --name says."
         method, path = scope["method"], scope["path"]
         if method in ("GET", "HEAD"):
             if path in _READ or path.startswith(_READ_BELOW):

@@ -6,10 +6,11 @@ import functools
 import ipaddress
 import logging
 import os
+import re
 import shutil
 import socket
 import tempfile
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +30,7 @@ _WAITING = 200  # questions that wait for their turn; the next is told to come a
 _MOST_KEPT = 500_000_000  # bytes of visitors' pictures on disk
 _SWEPT = 10.0  # seconds between two looks at what can be forgotten
 _MOST_HEAPS = -8  # glibc's M_ARENA_MAX
+_NAME = re.compile(r"[\w-]+(\.[\w-]+)*", re.ASCII)  # or the digits of an IPv4 address
 _LONG = 10_000  # characters that are pictures in a page, and no control's value
 
 _LOG = logging.getLogger(__name__)
@@ -50,19 +52,24 @@ class Served:
         self.page.close(verbose=False)
 
 
-def serve(atlas: Atlas, *, host: str = HOST, port: int | None = None, browser: bool = False) -> Served:
+def serve(
+    atlas: Atlas, *, host: str = HOST, port: int | None = None, names: Sequence[str] = (), browser: bool = False
+) -> Served:
     """Serve the explorer and return at once.
 
     Args:
         atlas: what there is to look at.
         host: the address to listen at. Whoever reaches it can use the page.
         port: 0 for any free one; None for 7860, or a free one where that is taken.
+        names: other names that the page is called by, as behind a proxy that keeps them: `lab.example.org`. Where some are given, or the
+            address is this machine's alone, a request under any other name is refused.
         browser: whether to open the page in the user's browser.
 
     Raises:
         MissingExtraError: gradio is not installed.
-        SettingError: no such address here, or a port that is out of range or taken.
+        SettingError: no such address here, a port that is out of range or taken, or a name that is none.
     """
+    is_own_name = own_names(host, names)
     chosen = free_port(host, port)
     _share_heaps()
     # Read by gradio when it is imported, and later.
@@ -102,7 +109,7 @@ def serve(atlas: Atlas, *, host: str = HOST, port: int | None = None, browser: b
             state_session_capacity=_VISITORS,
             theme=theme(),
             css=style(),
-            app_kwargs={"lifespan": _guarding(uploads, page, _own_names(host))},
+            app_kwargs={"lifespan": _guarding(uploads, page, is_own_name)},
         )
     except OSError as failure:  # taken between looking and listening
         raise SettingError(f"The page cannot be served at {host}:{chosen} ({failure}). Give another --port, or 0.") from failure
@@ -131,15 +138,27 @@ def _guarding(
     return guarded
 
 
-def _own_names(host: str) -> Callable[[str], bool] | None:
-    """Return what tells the names of this machine where nobody else reaches the address, however it is written; None elsewhere."""
+def own_names(host: str, names: Sequence[str] = ()) -> Callable[[str], bool] | None:
+    """Return what tells the names that the page may be called by; None where others reach the address and no names are given: any.
+
+    Args:
+        host: the address that is listened at, however it is written.
+        names: other names, in any case.
+
+    Raises:
+        SettingError: a name that is none, but an address with a scheme, a port or a path.
+    """
+    for name in names:
+        if not _NAME.fullmatch(name):
+            raise SettingError(f"A name is wanted as it stands in the page's address, such as lab.example.org, got {name!r}.")
     try:
         reached = {str(address[0]) for *_, address in socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)}
     except OSError:
         reached = {host}
-    if not all(map(is_local, reached)):
+    if not names and not all(map(is_local, reached)):
         return None
-    return lambda name: is_local(name) or name.lower() == host.lower()
+    own = {host.lower(), *(name.lower() for name in names)}
+    return lambda name: is_local(name) or name.lower() in own
 
 
 async def _sweeping(uploads: UploadFolder, page: Any) -> None:

@@ -30,6 +30,16 @@ def explore(
     port: Annotated[
         int | None, typer.Option("--port", help="Port to listen at; 0 takes a free one.", show_default="7860, or a free one")
     ] = None,
+    names: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--name",
+            metavar="NAME",
+            help="Other name that the page is called by, as behind a proxy: lab.example.org; may be given several times. "
+            "Under names other than these and the machine's own it then does not answer.",
+            show_default="127.0.0.1 and localhost; any, with an address that others reach",
+        ),
+    ] = None,
     browser: Annotated[bool, typer.Option("--browser/--no-browser", help="Open the page in a browser.")] = True,
     device: Device = "auto",
 ) -> None:
@@ -44,19 +54,20 @@ def explore(
     from importlib.util import find_spec
 
     from latlas.app.charts import open_atlas
-    from latlas.app.serving import free_port, is_local, serve
+    from latlas.app.serving import free_port, is_local, own_names, serve
     from latlas.base.errors import MissingExtraError
     from latlas.cli.progress import shown
 
     if find_spec("gradio") is None:
         raise MissingExtraError("The explorer needs gradio: pip install 'latlas[explore]'")
     free_port(host, port)  # before anything is loaded
+    own_names(host, names or ())
     with shown() as progress:
         atlas = open_atlas(models or (), data=data or (), device=device, progress=progress)
     for chart in atlas.charts.values():
         if chart.remark:
             print(f"{chart.label}: {chart.remark}")
-    served = serve(atlas, host=host, port=port, browser=browser)
+    served = serve(atlas, host=host, port=port, names=names or (), browser=browser)
     print(f"The explorer is at {served.url} (stop with Ctrl-C)", flush=True)
     if not is_local(host):
         print("Whoever reaches that address can use it: there is no password.", flush=True)
