@@ -30,6 +30,7 @@ CRAFTED = (
     "test_work_folders.py",
     "test_kept_files.py",
     "test_parquet_paths.py",
+    "test_wild_files.py",
 )
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from scipy import stats
 
 from latlas.base.errors import MissingExtraError, OutputExistsError, SettingError, UnknownNameError
 from latlas.data import avatar_drawing
@@ -243,6 +244,34 @@ def test_values_are_equally_likely_and_factors_independent() -> None:
     statistic = sum((pairs[eye, skin] - expected) ** 2 / expected for eye in eyes for skin in skins)
     freedom = len(eyes) * len(skins) - 1
     assert abs(statistic - freedom) < 5 * sqrt(2 * freedom)
+
+
+def test_which_value_shows_does_not_depend_on_how_seldom_any_does() -> None:
+    """SciPy's chi-square of the hats among the 30 in 100 images that have one: all alike, but for one that is weighed."""
+    settings = AvatarSettings(probabilities={"hat": 0.3, "hat.variant01": 0.4})
+    values = read_style("pixel-art").factors["hat"].values
+    counts = Counter(row["hat"] for row in choose(settings, range(6000)) if row["hat"] != ABSENT)
+    shown = sum(counts.values())
+    expected = [0.4 if value == "variant01" else 0.6 / (len(values) - 1) for value in values]
+    assert stats.chisquare([counts[value] for value in values], shown * np.array(expected)).pvalue > 1e-3
+
+
+@pytest.mark.parametrize("byte", [b"\0", b"\xff"])
+def test_a_value_of_probability_nought_is_never_drawn_whatever_chance_gives(
+    byte: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At both ends of the range of random numbers, where one in 2^53 would be."""
+    values = read_style("pixel-art").factors["hat"].values
+
+    class Chance:
+        def digest(self) -> bytes:
+            return b"\0" * 8 + byte * 24
+
+    monkeypatch.setattr("latlas.data.avatar_drawing.hashlib.sha256", lambda _: Chance())
+    end = 0 if byte == b"\0" else len(values) - 1
+    settings = AvatarSettings(probabilities={"hat": 1.0, f"hat.{values[end]}": 0.0})
+    (row,) = choose(settings, range(1))
+    assert row["hat"] == values[1 if end == 0 else end - 1]
 
 
 def test_weighing_one_factor_leaves_the_others_as_they_were() -> None:

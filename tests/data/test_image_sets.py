@@ -210,3 +210,11 @@ def test_blocks_are_the_set_in_parts_with_all_that_is_known_of_each() -> None:
         assert block.labels is not None
         assert torch.equal(block.labels, block.indices)
     assert images.listing_hash == images.content_hash
+
+
+@pytest.mark.parametrize("bounds", [(0, 11), (9, 11), (-1, 2), (10, 10), (4, 3)])
+def test_a_block_that_leaves_the_set_or_holds_nothing_is_refused(bounds: tuple[int, int]) -> None:
+    with pytest.raises(SettingError, match=r"set has 10 images; a block must lie in \[0, 10\)"):
+        list(image_set().blocks([bounds]))
+    (last,) = image_set().blocks([(9, 10)])
+    assert last.names == ("9.png",)

@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+import os
+import random
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -251,11 +253,13 @@ def _encodings(folder: Path) -> list[bytes]:
     whole.save_pretrained(folder / "one")
     _in_shards(folder / "one", folder / "several")
     (folder / "one" / "skipped.jsonl").write_text("")
+    _grown(folder / "grown")
     found = [
         f"{place} {path.name}\n".encode() + path.read_bytes()
         for place in ("one", "several")
         for path in sorted((folder / place).glob("*.npy"))
     ]
+    found += [f"{place} config.json\n".encode() + _unsigned(folder / place / "config.json") for place in ("several", "grown")]
     left_out = [{"index": 6, "name": "a.png", "reason": "damaged"}, {"index": 7, "name": "b.png", "reason": "damaged"}]
     return [*found, b"one skipped.jsonl\n" + b"\n".join(json.dumps(each).encode() for each in left_out)]
 
@@ -281,8 +285,16 @@ def _load_encoding(data: bytes, folder: Path) -> object:
     from latlas.encodings.encoding import Encoding
 
     place, _, rest = data.partition(b" ")
-    chosen = named(rest, folder / place.decode()) if place in (b"one", b"several") else None
-    if chosen is None or chosen[0].name == "config.json":
+    chosen = named(rest, folder / place.decode()) if place in (b"one", b"several", b"grown") else None
+    if chosen is None:
+        return None
+    if chosen[0].name == "config.json":
+        with exchanged(*chosen):
+            if place == b"grown":
+                return _append(chosen[0].parent)
+            found = Encoding.from_pretrained(chosen[0].parent, verify=False)
+            return len(Encoding.from_pretrained(chosen[0].parent)), found.mean.sum()
+    if place == b"grown":
         return None
     with exchanged(*chosen):
         _vouch(chosen[0].parent, *chosen[0].parent.glob("*.npy"), chosen[0])  # those of the run before are put back
@@ -290,12 +302,47 @@ def _load_encoding(data: bytes, folder: Path) -> object:
         return found.name_of(0) if len(found) else None, len(found.skipped), found.mean.sum()
 
 
-def _mutated_part(data: bytes, chance: Any) -> bytes:
-    return (mutated_lines if data.startswith(b"{") else mutated)(data, chance)
+def _grown(place: Path) -> None:
+    """Lay down an encoding as `encode` writes it, that something can be appended to."""
+    from latlas.encodings.encode import encode
+
+    encode(_encoder(), _pixels(0), out=place)
+
+
+def _append(place: Path) -> object:
+    from latlas.encodings.store import open_job
+
+    with replaced((os, "fsync", lambda _: None)), open_job(_encoder(), _pixels(1), place, append=True) as job:
+        return job.missing()
+
+
+def _encoder() -> Any:
+    import torch
+
+    from latlas.models.architectures.dense import Dense
+    from latlas.models.vae import VAE
+
+    torch.manual_seed(0)
+    return VAE(Dense(widths=(4,), latent=2), (1, 4, 4))
+
+
+def _pixels(value: int) -> Any:
+    import torch
+
+    from latlas.data.images import ImageSet
+
+    return ImageSet(name="i", storage=torch.full((2, 1, 4, 4), value, dtype=torch.uint8))
+
+
+def _mutated_part(data: bytes, chance: random.Random) -> bytes:
+    head, line, content = data.partition(b"\n")
+    if head.endswith(b"config.json"):
+        return mutated_json(data, chance)
+    return head + line + (mutated_lines if content.startswith(b"{") else mutated)(content, chance)
 
 
 ARTIFACT_TARGETS = {
     "artifacts": Target(seeds=_artifacts, load=_load_artifact, mutate=mutated_json, named=True),
     "weights": Target(seeds=_weights, load=_load_weights, mutate=behind_name(mutated_tensors), named=True),
-    "encodings": Target(seeds=_encodings, load=_load_encoding, mutate=behind_name(_mutated_part), named=True),
+    "encodings": Target(seeds=_encodings, load=_load_encoding, mutate=_mutated_part, named=True),
 }

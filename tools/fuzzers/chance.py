@@ -133,7 +133,7 @@ def mutated_lines(data: bytes, chance: random.Random) -> bytes:
                 del words[place : place + 1]
             case 3:
                 words[place : place + 1] = [
-                    chance.choice((b"", b"-1", b"2", b"9" * 400, b"../x.jpg", b"/etc/passwd", b"\xff", b"0.png"))
+                    chance.choice((b"", b"-1", b"2", b"9" * 400, b"../x.jpg", b"/etc/passwd", b"\xff", b"0.png", b"[" * 50_000))
                 ]
             case _:
                 words.insert(place, chance.choice(chance.choice(lines) or [b""]))

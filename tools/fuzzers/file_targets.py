@@ -12,6 +12,7 @@ from typing import Any
 
 from fuzzers.chance import LONGEST, behind_name, mutated, mutated_json, mutated_tensors
 from fuzzers.judging import Target, exchanged, named, written
+from fuzzers.sums import mutated_archive, mutated_safetensors, mutated_zipped
 
 
 def _saved(*arrays: Any, suffix: str) -> list[bytes]:
@@ -268,12 +269,12 @@ def _mutated_model(data: bytes, chance: random.Random) -> bytes:
 
 
 FILE_TARGETS = {
-    "safetensors": Target(seeds=_safetensors, load=_load_safetensors),
+    "safetensors": Target(seeds=_safetensors, load=_load_safetensors, mutate=mutated_safetensors),
     "npy": Target(seeds=_arrays(".npy"), load=_load_array(".npy")),
-    "npz": Target(seeds=_arrays(".npz"), load=_load_array(".npz")),
+    "npz": Target(seeds=_arrays(".npz"), load=_load_array(".npz"), mutate=mutated_archive),
     "pickles": Target(seeds=_pickles, load=_load_pickle),
     "torch-files": Target(seeds=_torch_files, load=_load_torch_file, mutate=behind_name(mutated), named=True),
-    "idx": Target(seeds=_idx, load=_load_idx),
+    "idx": Target(seeds=_idx, load=_load_idx, mutate=mutated_zipped),
     "openvino": Target(seeds=_graphs, load=_load_graph),
     "tables": Target(seeds=_tables, load=_load_table),
     "diffusers": Target(seeds=_diffusers, load=_load_diffusers, mutate=_mutated_model, named=True),

@@ -10,7 +10,7 @@ import os
 import re
 import stat
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from latlas.base.errors import ArtifactError, MissingPathError, OutputExistsError
-from latlas.base.placing import clear_leftovers, identity, make_beside, name_new, remove, swap
+from latlas.base.placing import BESIDE, clear_leftovers, identity, make_beside, name_new, remove, swap, sync_folder
 from latlas.base.provenance import Provenance, file_hash
 
 CONFIG = "config.json"
@@ -27,6 +27,7 @@ CARD = "README.md"  # what people and the Hub read; latlas never does, so it may
 MOST_JSON = 64 * 2**20  # bytes of a JSON file that is read; as Python's objects it takes some twenty times as much at the worst
 FORMAT = 1  # raised when an older latlas could no longer read what this one writes
 
+_USUAL_NAME = 255  # bytes, of nearly every file system
 _CHECKSUM = "checksum"  # of the config itself, its own sixty-four digits taken as zeros; artifacts of before it have none
 _NO_CHECKSUM = "0" * 64
 _KEYS = {"kind", "format", "settings", "provenance", "files"}
@@ -66,13 +67,13 @@ def writing(folder: str | Path, *, replace: bool = False) -> Iterator[Path]:
         target.parent.mkdir(parents=True, exist_ok=True)
         beside, descriptor = make_beside(target, ".partial", folder=True)
         yield beside
-        beside.chmod(0o755)  # mkdtemp gives 0o700, which colleagues on the same machine could not read
         _sync_tree(beside)
         check_free(target, replace=replace)
         if target.exists() and any(target.iterdir()):
             _replace(beside, target, earlier)
         else:
             os.rename(beside, target)
+        _sync_name(target)
     except OSError as failure:
         raise ArtifactError(f"Could not write {target}: {failure.strerror or failure}. Nothing was changed there.") from failure
     finally:
@@ -96,9 +97,15 @@ def check_free(folder: str | Path, *, replace: bool = False) -> None:
         raise OutputExistsError(f"{target} cannot be renamed into place; name a folder that does not exist yet.")
     check_place(target)
     clear_leftovers(target, CONFIG, file_hash)
-    if target.is_file():
+    if target.exists() and not target.is_dir():
         raise OutputExistsError(f"{target} is a file; name a folder that does not exist yet.")
-    if not target.exists() or not any(target.iterdir()):
+    try:
+        free = not target.exists() or not any(target.iterdir())
+    except OSError as failure:
+        raise ArtifactError(f"Could not write {target}: {failure.strerror or failure}. Name another place.") from failure
+    if free and target.is_symlink():  # what leads nowhere, or to an empty folder: no folder can be renamed into its place
+        raise OutputExistsError(f"{target} is a link; name the folder that it leads to, or another one.")
+    if free:
         return
     if replace and peek(target) is not None:
         return
@@ -114,11 +121,18 @@ def check_place(path: str | Path) -> None:
     """Raise now, before any work, if nothing could be written at this path: its nearest ancestor tells.
 
     Raises:
-        ArtifactError: that is no folder, or one that may not be written to.
+        ArtifactError: that is no folder, or one that may not be written to; or the name is too long for its file system.
     """
     ancestor = Path(path).absolute().parent
+    made = []  # folders that would have to be
     while not os.path.lexists(ancestor):
+        made.append(ancestor.name)
         ancestor = ancestor.parent
+    most = _longest_name(ancestor)
+    if len(os.fsencode(Path(path).name)) > most - BESIDE or any(len(os.fsencode(name)) > most for name in made):
+        raise ArtifactError(
+            f"Could not write {path}: names have at most {most - BESIDE} bytes here, and folders around it {most}. Shorten it."
+        )
     if not ancestor.is_dir():
         raise ArtifactError(f"Could not write {path}: {ancestor} is not a folder. Name a place inside a folder.")
     if not os.access(ancestor, os.W_OK | os.X_OK):
@@ -147,11 +161,11 @@ def write_file(path: str | Path, write: Callable[[BinaryIO], object]) -> None:
             write(stream)
             stream.flush()
             os.fsync(stream.fileno())
-            beside.chmod(0o644)  # mkstemp gives 0o600, which colleagues on the same machine could not read
             try:
                 name_new(beside, target)
             except FileExistsError:
                 raise OutputExistsError(f"{target} already exists; name a new file.") from None
+            _sync_name(target)
     except OSError as failure:
         raise ArtifactError(f"Could not write {target}: {failure.strerror or failure}. Nothing was changed there.") from failure
     finally:
@@ -220,7 +234,11 @@ def read_config(folder: str | Path, *, kind: str) -> dict[str, Any]:
     path = Path(folder)
     if not os.path.isdir(path):  # noqa: PTH112  # a Path raises where no folder could have that name
         raise MissingPathError(f"No folder {path}: expected a latlas {kind} there.")
-    if not (path / CONFIG).is_file():
+    try:
+        present = (path / CONFIG).is_file()
+    except OSError as failure:  # of a folder that may not be entered
+        raise ArtifactError(f"{path} cannot be read ({failure.strerror or failure}).") from failure
+    if not present:
         raise ArtifactError(f"{path} is not a latlas {kind}: it has no {CONFIG}.")
     record = read_json(path / CONFIG)
     found = record.get("kind") if isinstance(record, dict) else None
@@ -240,7 +258,11 @@ def read_config(folder: str | Path, *, kind: str) -> dict[str, Any]:
         file = path / name
         if not os.path.isfile(file):  # noqa: PTH113  # likewise
             raise ArtifactError(f"{path} is incomplete: {name} is missing. Make the artifact again.")
-        if file_hash(file) != expected:
+        try:
+            found_hash = file_hash(file)
+        except OSError as failure:
+            raise ArtifactError(f"{file} cannot be read ({failure.strerror or failure}).") from failure
+        if found_hash != expected:
             raise ArtifactError(f"{file} is damaged: its content is not what {CONFIG} says. Make the artifact again.")
     return record
 
@@ -251,11 +273,13 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
     Raises:
         OSError: the disk refused, which safetensors tells in an error of its own.
     """
+    path.touch()  # so that the user's mask decides on its rights: safetensors gives it its own, whatever colleagues are to read
+    rights = stat.S_IMODE(path.stat().st_mode)
     try:
         save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, str(path))
     except SafetensorError as failure:
         raise OSError(str(failure)) from failure
-    path.chmod(0o644)  # safetensors gives 0o600, which colleagues on the same machine could not read
+    path.chmod(rights)
 
 
 def load_tensors(path: Path) -> dict[str, Tensor]:
@@ -342,7 +366,7 @@ def _replace(beside: Path, target: Path, earlier: tuple[int, int] | None) -> Non
 
 
 def _sync_tree(folder: Path) -> None:
-    # Renaming is atomic for what the disk already holds: flush each file before its folder gets its name.
+    # Renaming is atomic for what the disk already holds: flush each file and the names of all before their folder gets its own.
     for path in folder.rglob("*"):
         if path.is_file():
             descriptor = os.open(path, os.O_RDONLY)
@@ -350,3 +374,19 @@ def _sync_tree(folder: Path) -> None:
                 os.fsync(descriptor)
             finally:
                 os.close(descriptor)
+        elif path.is_dir():
+            sync_folder(path)
+    sync_folder(folder)
+
+
+def _sync_name(target: Path) -> None:
+    with suppress(OSError):  # it has its place, and what it replaced is gone: nothing to be told of as undone
+        sync_folder(target.parent)
+
+
+def _longest_name(folder: Path) -> int:
+    """Return how many bytes a name in a folder may have."""
+    try:
+        return os.pathconf(folder, "PC_NAME_MAX")
+    except (AttributeError, OSError, ValueError):  # Windows has no such call, and some file systems no answer
+        return _USUAL_NAME

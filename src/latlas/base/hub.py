@@ -205,9 +205,25 @@ def _to_send(folder: Path, told: str, license: str | None) -> dict[str, bytes | 
     content: dict[str, bytes | str] = {name: str(folder / name) for name in names}
     content[CONFIG] = config_text(listed).encode()
     if (folder / CARD).is_file():
+        _check_card(folder)
         card = (folder / CARD).read_text(encoding="utf-8").replace(FOLDER, told)
         content[CARD] = (card if license is None else with_license(card, license)).encode()
     return content
+
+
+def _check_card(folder: Path) -> None:
+    """Raise if an artifact's card is a link out of it: whoever made the artifact would choose what file of this machine is published.
+
+    The cache of the Hub keeps files aside, within the repository's folder, and has links to them.
+
+    Raises:
+        ArtifactError: it is.
+    """
+    within = folder.resolve()
+    if within.parent.name == "snapshots":
+        within = within.parent.parent
+    if not (folder / CARD).resolve().is_relative_to(within):
+        raise ArtifactError(f"{folder / CARD} is a link out of the artifact. Nothing was pushed: put a card of its own there.")
 
 
 def _kind(folder: Path) -> str:

@@ -9,8 +9,9 @@ import ctypes
 import errno
 import os
 import re
+import secrets
 import shutil
-import tempfile
+import stat
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,7 +21,12 @@ except ImportError:  # Windows: nothing is held there, and nothing cleared
     fcntl = None  # type: ignore[assignment]
 
 FINISHED = "finished"  # in a work folder: the hash of the config that takes its place next
-_RANDOM = "[a-z0-9_]{8}"  # as tempfile names
+_TAIL = re.compile(r"[a-z0-9_]{8}\.(partial|old)")
+BESIDE = len("..12345678.partial")  # bytes by which the longest name beside a place is longer than the place's own
+_DIGITS = 4  # random bytes of such a name, in hexadecimal
+# Of what somebody else may have put there: no link is followed, and a pipe is not waited for.
+_WARY = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+_UNABLE = (errno.EINVAL, errno.ENOTSUP, errno.EBADF, errno.ENOSYS)  # of file systems that sync no folder
 _AT_FDCWD, _RENAME_NOREPLACE, _RENAME_EXCHANGE = -100, 1, 2
 _CANNOT = (errno.ENOSYS, errno.EINVAL, errno.ENOTSUP, errno.EPERM)  # of kernels, and of file systems
 
@@ -28,22 +34,54 @@ _CANNOT = (errno.ENOSYS, errno.EINVAL, errno.ENOTSUP, errno.EPERM)  # of kernels
 def make_beside(target: Path, suffix: str, *, folder: bool) -> tuple[Path, int]:
     """Make an empty folder or file beside a place, and hold it; return it and its descriptor, which is to be closed.
 
+    It has the rights that the user's mask and the folder around it give to what is new, as it will have them in its place.
+
     Args:
         target: the place; its parent exists.
         suffix: ".partial" for what is being written, ".old" for what makes room.
         folder: else a file.
     """
-    prefix, parent = f".{target.name}.", target.parent
     while True:
+        path = target.parent / f".{target.name}.{secrets.token_hex(_DIGITS)}{suffix}"
+        try:
+            if folder:
+                path.mkdir()
+            else:
+                descriptor = new_file(path)
+        except FileExistsError:  # by chance
+            continue
         if folder:
-            path = Path(tempfile.mkdtemp(prefix=prefix, suffix=suffix, dir=parent))
-            descriptor = os.open(path, os.O_RDONLY) if fcntl is not None else os.open(os.devnull, os.O_RDONLY)
-        else:
-            descriptor, name = tempfile.mkstemp(prefix=prefix, suffix=suffix, dir=parent)
-            path = Path(name)
+            try:
+                descriptor = os.open(path if fcntl is not None else os.devnull, os.O_RDONLY)
+            except FileNotFoundError:  # as below
+                continue
         if _held(descriptor) is not False and (fcntl is None or _is_at(path, descriptor)):
             return path, descriptor
         os.close(descriptor)  # another process took it for left over, just now
+
+
+def new_file(path: Path) -> int:
+    """Open a file that is not there yet, to be written, and return its descriptor; never one that a link leads to.
+
+    Raises:
+        FileExistsError: something has that name.
+    """
+    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
+
+
+def sync_folder(folder: Path) -> None:
+    """Have the disk keep the names in a folder, where the system can be told to."""
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+    except OSError:  # Windows opens no folder
+        return
+    try:
+        os.fsync(descriptor)
+    except OSError as failure:
+        if failure.errno not in _UNABLE:
+            raise
+    finally:
+        os.close(descriptor)
 
 
 def clear_leftovers(target: Path, config: str, hashed: Callable[[Path], str]) -> None:
@@ -54,10 +92,9 @@ def clear_leftovers(target: Path, config: str, hashed: Callable[[Path], str]) ->
         config: name of the file that every artifact has.
         hashed: hash of a file, as a work folder that is done with keeps it.
     """
-    ours = re.compile(rf"\.{re.escape(target.name)}\.{_RANDOM}\.(partial|old)")
     with contextlib.suppress(OSError):
         with os.scandir(target.parent) as entries:
-            found = [target.parent / entry.name for entry in entries if ours.fullmatch(entry.name)]
+            found = [target.parent / entry.name for entry in entries if is_beside(entry.name, target)]
         for path in found:
             _clear(path, target, config)
     work = target.parent / f".{target.name}.training"
@@ -69,13 +106,19 @@ def clear_leftovers(target: Path, config: str, hashed: Callable[[Path], str]) ->
         work.rmdir()  # if it is empty
 
 
+def is_beside(name: str, target: Path) -> bool:
+    """Tell whether a name is one that `make_beside` gives beside a place."""
+    head, tail = f".{target.name}.", name[len(target.name) + 2 :]
+    return name.startswith(head) and _TAIL.fullmatch(tail) is not None
+
+
 def remove(path: Path) -> None:
-    """Remove a folder, a file or a link; whatever stands against it."""
+    """Remove a folder, a file, a link or a pipe; whatever stands against it."""
     with contextlib.suppress(OSError):
-        if path.is_symlink() or path.is_file():
-            path.unlink()
-        else:
+        if stat.S_ISDIR(path.lstat().st_mode):  # of anything else rmtree would open it, and a pipe never opens
             shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink()
 
 
 def swap(beside: Path, target: Path) -> None:
@@ -151,7 +194,7 @@ def _clear(path: Path, target: Path, config: str) -> None:
         remove(path)
         return
     try:
-        descriptor = os.open(path, os.O_RDONLY)
+        descriptor = os.open(path, os.O_RDONLY | _WARY)
     except OSError:
         return
     try:

@@ -8,6 +8,7 @@ import platform
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import metadata
+from operator import index
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +68,7 @@ class Provenance:
         """Return plain containers, ready for `json.dumps`."""
         return {
             "made_by": self.made_by,
-            "seed": self.seed,
+            "seed": None if self.seed is None else index(self.seed),  # NumPy's numbers, too, become such as JSON can hold
             "made_from": dict(self.made_from),
             "settings": dict(self.settings),
             "versions": dict(self.versions),

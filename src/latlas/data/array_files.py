@@ -29,6 +29,7 @@ class ArrayFile:
     path: Path
     array: "np.memmap[Any, Any]"  # n h w, n h w c or n c h w, mapped
     part: range
+    state: os.stat_result | None = None  # of the file when it was mapped
 
     def __len__(self) -> int:
         return len(self.part)
@@ -62,7 +63,7 @@ class ArrayFile:
         Raises:
             SettingError: nothing is left.
         """
-        return ArrayFile(path=self.path, array=self.array, part=part_of(self.name, self.part, start, stop))
+        return ArrayFile(path=self.path, array=self.array, part=part_of(self.name, self.part, start, stop), state=self.state)
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Its place travels, not its content, which would fill the memory of whoever is sent it.
@@ -72,16 +73,34 @@ class ArrayFile:
         """Yield the images of each `[start, stop)`.
 
         Raises:
-            ImageFormatError, NonFiniteError: floats that leave [0, 1], NaN or infinity.
+            ImageFormatError, NonFiniteError: floats that leave [0, 1], NaN or infinity; the file was written to meanwhile.
             SettingError: bounds that leave the set, or hold nothing.
         """
         for start, stop in bounds:
             check_bounds(self.name, len(self), start, stop)
             rows = self.part[start:stop]
+            self._check_unchanged()  # before: to read what was cut off of a mapped file ends the process
             images = as_images(np.array(self.array[rows.start : rows.stop]), self.path)
+            self._check_unchanged()
             self._release()
             checked = ImageSet(name=f"{self.path}[{rows.start}:{rows.stop}]", storage=images)
             yield PixelBlock(pixels=checked.storage, indices=torch.arange(start, stop))
+
+    def _check_unchanged(self) -> None:
+        """Raise if the file was written to since it was mapped; one that another has replaced is mapped as it was.
+
+        Raises:
+            ImageFormatError: it was.
+        """
+        try:
+            now = os.stat(self.path)  # noqa: PTH116 - once a block
+        except OSError:  # gone, and mapped all the same
+            return
+        then = self.state
+        if then is None or not os.path.samestat(now, then):
+            return
+        if (now.st_size, now.st_mtime_ns) != (then.st_size, then.st_mtime_ns):
+            raise ImageFormatError(f"{self.path} was written to while it was read. Begin again, once it is whole.")
 
     def _release(self) -> None:
         """Let go of what was read: else all of the file stays in this process's memory, as long as there is room.
@@ -102,12 +121,13 @@ def open_array(path: Path) -> ArrayFile | ImageSet:
     if path.suffix != ".npy" or not os.path.isfile(path):  # noqa: PTH113
         return load_array(path)
     try:
+        state = path.stat()
         array = open_npy(path)
     except Exception:  # a header may claim anything: OverflowError, TypeError
         return load_array(path)  # which says what is wrong
     if not len(array.shape) or not array.shape[0]:
         return load_array(path)
-    opened = ArrayFile(path=path, array=array, part=range(len(array)))
+    opened = ArrayFile(path=path, array=array, part=range(len(array)), state=state)
     try:
         _ = opened.image_shape
     except ImageFormatError:
@@ -116,4 +136,4 @@ def open_array(path: Path) -> ArrayFile | ImageSet:
 
 
 def _opened_again(path: Path, place: Path, part: range) -> ArrayFile:
-    return ArrayFile(path=path, array=open_npy(place), part=part)
+    return ArrayFile(path=path, array=open_npy(place), part=part, state=place.stat())

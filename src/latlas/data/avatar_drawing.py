@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from latlas.base.orphans import watch_parent
 from latlas.base.progress import Progress, silent
 from latlas.data.avatar_styles import ABSENT, AvatarSettings, missing_extra, read_style
 
@@ -136,7 +137,8 @@ def draw(
         progress(task, done, len(part), f"{processes} process{'es' if processes > 1 else ''}")
 
     if processes > 1 and len(starts) > 1:
-        pool = ProcessPoolExecutor(min(processes, len(starts)), mp_context=multiprocessing.get_context("spawn"))
+        count = min(processes, len(starts))
+        pool = ProcessPoolExecutor(count, multiprocessing.get_context("spawn"), initializer=watch_parent)
         try:
             futures = [pool.submit(draw_chunk, settings, start, min(start + _CHUNK, part.stop)) for start in sorted(starts)]
             for future in as_completed(futures):

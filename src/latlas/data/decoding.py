@@ -7,6 +7,7 @@ bicubic filter, which antialiases.
 """
 
 import io
+import re
 import struct
 import warnings
 from collections.abc import Iterator
@@ -29,7 +30,10 @@ _TRANSPARENT_MODES = ("LA", "La", "PA", "RGBA", "RGBa")
 # Markers of a JPEG, each with its 0xFF: frames (baseline, extended, progressive), and what else may stand before the scan.
 _FRAMES = frozenset({0xFFC0, 0xFFC1, 0xFFC2})
 _TABLES = frozenset({0xFFC4, 0xFFDB, 0xFFDD, 0xFFFE, *range(0xFFE0, 0xFFF0)} - {0xFFE1})  # without APP1, EXIF and XMP
-_APP2, _SCAN = 0xFFE2, 0xFFDA
+_APP2, _SCAN, _PROGRESSIVE = 0xFFE2, 0xFFDA, 0xFFC2
+# With a length behind it: it is no byte 0xFF among the pixels, and no restart.
+_MARKER = re.compile(rb"\xff[\x02-\xcf\xd9-\xfe]")
+_MOST_SCANS = 500  # libjpeg-turbo's own fuzzers stop there; pictures have some 10
 _SEGMENT, _FRAME = struct.Struct(">HH"), struct.Struct(">BHHB")
 _ROW_BY_ROW = {"L": "L", "RGB": "RGB;L"}  # Pillow's names of the layout that is one row of red, one of green, one of blue
 
@@ -48,7 +52,7 @@ def read_picture(data: Buffer, *, channels: int | None = None, side: int | None 
 
     Raises:
         UnreadableError: it is no picture, is damaged, has more pixels than Pillow's `Image.MAX_IMAGE_PIXELS`, or more
-            than 8 bits a grey pixel.
+            than 8 bits a grey pixel; or it is a JPEG of more than 500 scans.
     """
     picture = _plain_jpeg(data) or _any_picture(data)
     if channels is not None and len(picture.getbands()) != channels:
@@ -77,6 +81,23 @@ def picture_shape(data: Buffer) -> tuple[int, int, int]:
         return 1 if picture.mode in _GREY_MODES else 3, height, width
 
 
+def check_scans(data: Buffer) -> None:
+    """Raise for a JPEG that goes over its pixels too often: each time takes milliseconds, and a few bytes.
+
+    Raises:
+        UnreadableError: it has more than 500 scans.
+    """
+    if data[:2] != b"\xff\xd8" or bytes(data).count(b"\xff\xda") <= _MOST_SCANS:  # which may stand in what is no scan, too
+        return
+    place, scans = 2, 0
+    while (found := _MARKER.search(data, place)) is not None and found[0] != b"\xff\xd9":
+        scans += found[0] == b"\xff\xda"
+        if scans > _MOST_SCANS:
+            raise UnreadableError(f"cannot be read as a picture (it is a JPEG of more than {_MOST_SCANS} scans)")
+        length = data[found.end() : found.end() + 2]
+        place = found.end() + int.from_bytes(length, "big")
+
+
 def _plain_jpeg(data: Buffer) -> Image.Image | None:
     """Return a JPEG's pixels without what `Image.open` does for all the others, which takes longer than to decode 64 x 64.
 
@@ -84,7 +105,7 @@ def _plain_jpeg(data: Buffer) -> Image.Image | None:
     """
     if data[:2] != b"\xff\xd8":
         return None
-    place, size, layers = 2, (0, 0), 0
+    place, size, layers, frame = 2, (0, 0), 0, 0
     try:
         while True:
             marker, length = _SEGMENT.unpack_from(data, place)
@@ -93,10 +114,12 @@ def _plain_jpeg(data: Buffer) -> Image.Image | None:
                     return None
             elif marker in _FRAMES:
                 bits, height, width, layers = _FRAME.unpack_from(data, place + 4)
-                size = (width, height)
+                size, frame = (width, height), marker
                 if bits != 8 or layers not in (1, 3):
                     return None
             elif marker == _SCAN:
+                if frame == _PROGRESSIVE or data[place + 4] != layers:  # else it is the only one: libjpeg takes no other
+                    check_scans(data)
                 break
             else:
                 return None
@@ -105,11 +128,12 @@ def _plain_jpeg(data: Buffer) -> Image.Image | None:
             return None
         mode = "L" if layers == 1 else "RGB"
         return Image.frombytes(mode, size, data, "jpeg", mode, "")
-    except (struct.error, ValueError, OSError):
+    except (struct.error, ValueError, OSError, IndexError):
         return None  # and `Image.open` shall say what is wrong
 
 
 def _any_picture(data: Buffer) -> Image.Image:
+    check_scans(data)
     with _warnings_judged(), _opened(data) as picture:
         try:
             ImageOps.exif_transpose(picture, in_place=True)

@@ -118,6 +118,10 @@ class ImageSet:
     def __len__(self) -> int:
         return self.storage.shape[0]
 
+    def __repr__(self) -> str:
+        shape = "x".join(map(str, self.image_shape))
+        return f"<ImageSet {self.name!r}: {len(self):,} images of {shape} ({self.storage.dtype}); .tensor(), .name_of(0)>"
+
     @property
     def image_shape(self) -> ImageShape:
         """Channels, height, width."""

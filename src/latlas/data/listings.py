@@ -6,11 +6,12 @@ to worker processes; nothing here imports torch.
 
 import hashlib
 import os
+import stat
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +23,7 @@ from latlas.data.decoding import Buffer
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
 MOST_BYTES = 512 * 2**20  # of a picture's file
 _SAMPLED = 16  # pictures whose bytes enter a listing's hash
+_READING = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 _TOLD_EVERY = 10_000  # names between two words of progress
 
 
@@ -85,6 +87,28 @@ def check_size(size: int) -> None:
     """Raise a ValueError for more bytes than any picture of Pillow's limit of pixels takes, uncompressed and with 4 channels."""
     if size > MOST_BYTES:
         raise ValueError(f"it has {size:,} bytes, and pictures at most {MOST_BYTES:,}")
+
+
+class FileState(NamedTuple):
+    """What tells a file from the one that its name had before, and from itself before it was written to."""
+
+    device: int
+    number: int
+    size: int  # bytes
+    changed: int  # ns
+
+
+def state_of(path: str, size: int) -> FileState:
+    """Return the state of a file that was listed with a size: who keeps it open does so by its state, not by its name alone.
+
+    Raises:
+        OSError: it is gone.
+        ValueError: it has another size, so that what was listed in it lies elsewhere.
+    """
+    status = os.stat(path)  # noqa: PTH116 - once a picture
+    if status.st_size != size:
+        raise ValueError("its file was changed since it was listed")
+    return FileState(status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
 
 
 def is_picture(name: str) -> bool:
@@ -159,9 +183,13 @@ class FolderListing:
 
     def read(self, index: int) -> bytes:
         """Return the content of the file."""
-        with open(self.place_of(index), "rb", buffering=0) as file:  # noqa: PTH123
-            check_size(os.fstat(file.fileno()).st_size)
-            return file.read()
+        # Since it was listed it may have become a pipe, which would be waited for, or a device, which never ends.
+        with open(os.open(self.place_of(index), _READING), "rb", buffering=0) as file:  # noqa: PTH123
+            status = os.fstat(file.fileno())
+            if not stat.S_ISREG(status.st_mode):
+                raise ValueError("it is no file any more")
+            check_size(status.st_size)
+            return file.read() or b""
 
     def identity(self) -> Iterator[bytes]:
         """Yield the names and the sizes of the files."""
@@ -185,7 +213,7 @@ def list_folder(folder: Path, *, progress: Progress = silent) -> FolderListing:
     """
     if not os.path.isdir(folder):  # noqa: PTH112  # a Path raises where no folder could have that name
         raise MissingPathError(f"No folder {folder}.")
-    names = PackedNames(_told(_walk(str(folder), ""), f"listing {folder.name}", progress))
+    names = PackedNames(_told(_walk(str(folder)), f"listing {folder.name}", progress))
     if not len(names):
         shards = next(
             (f" Name its shards: '{folder}/*{kind}'." for kind in (".tar", ".parquet") if any(folder.glob(f"*{kind}"))), ""
@@ -194,24 +222,42 @@ def list_folder(folder: Path, *, progress: Progress = silent) -> FolderListing:
     return FolderListing(folder=str(folder), names=names)
 
 
-def _walk(folder: str, within: str) -> Iterator[str]:
+def _walk(top: str) -> Iterator[str]:
+    # Not by recursion: folders may lie deeper within each other than calls may.
+    entered = [iter(_entries(top, ""))]
+    while entered:
+        for name, is_folder in entered[-1]:
+            if is_folder:
+                entered.append(iter(_entries(f"{top}{os.sep}{name}", f"{name}{os.sep}")))
+                break
+            yield name
+        else:
+            entered.pop()
+
+
+def _entries(folder: str, within: str) -> list[tuple[str, bool]]:
+    """Return the pictures and the folders in a folder in the order of their names, and which are folders.
+
+    Raises:
+        MissingPathError: it cannot be read.
+    """
     try:
         with os.scandir(folder) as entries:
-            folders: set[str] = set()
-            found = []
-            for entry in entries:
-                if entry.is_dir(follow_symlinks=False):
-                    folders.add(entry.name)
-                elif not (is_picture(entry.name) and entry.is_file()):
-                    continue
-                found.append(entry.name)
+            found = [
+                (entry.name, is_folder)
+                for entry in entries
+                if (is_folder := entry.is_dir(follow_symlinks=False)) or (is_picture(entry.name) and _is_file(entry))
+            ]
     except OSError as failure:
         raise MissingPathError(f"Folder {folder} cannot be read ({failure.strerror}).") from failure
-    for name in sorted(found):
-        if name in folders:
-            yield from _walk(f"{folder}{os.sep}{name}", f"{within}{name}{os.sep}")
-        else:
-            yield within + name
+    return [(within + name, is_folder) for name, is_folder in sorted(found)]
+
+
+def _is_file(entry: "os.DirEntry[str]") -> bool:
+    try:
+        return entry.is_file()
+    except OSError:  # a link in a circle, or to where one may not look: one picture that cannot be read, and not a folder
+        return True
 
 
 def _told(names: Iterable[str], task: str, progress: Progress) -> Iterator[str]:

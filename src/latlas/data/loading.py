@@ -55,6 +55,7 @@ def load_images(
         UnknownNameError, MissingPathError, ImageFormatError, DataUnavailableError, MissingExtraError, SettingError: as
             their names say.
     """
+    _check_spec(spec)
     text, slices = _split_slices(str(spec))
     files = _open_files(text, slices, size, policy, workers, progress)
     if files is not None:
@@ -92,6 +93,7 @@ def open_images(
         UnknownNameError, MissingPathError, ImageFormatError, DataUnavailableError, MissingExtraError, SettingError: as
             their names say.
     """
+    _check_spec(spec)
     text, slices = _split_slices(str(spec))
     files = _open_files(text, slices, size, policy, workers, progress)
     if files is not None:
@@ -102,6 +104,14 @@ def open_images(
             array = array.slice(start, stop)
         return array
     return load_images(spec, size=size, progress=progress)
+
+
+def _check_spec(spec: object) -> None:
+    if not isinstance(spec, str | os.PathLike):
+        raise SettingError(
+            f"Images are named by words, as 'mnist:test' or a folder, got a {type(spec).__name__}. Of a tensor make an ImageSet: "
+            'latlas.ImageSet("a name", tensor), n x c x h x w, of float32 in [0, 1] or of uint8.'
+        )
 
 
 def _split_slices(text: str) -> tuple[str, list[_Slice]]:

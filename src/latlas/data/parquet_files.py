@@ -13,13 +13,14 @@ from numpy.typing import NDArray
 from latlas.base.errors import ImageFormatError, MissingExtraError, SettingError, unknown_name
 from latlas.base.progress import Progress, silent, track
 from latlas.data.decoding import Buffer
-from latlas.data.listings import check_size
+from latlas.data.listings import FileState, check_size, state_of
 
 if TYPE_CHECKING:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
 _AT_ONCE = 64  # cells in memory
+_MOST_ROWS = 10_000_000  # that files of fewer bytes may tell of: a few bytes stand for any number of labels, which are all read
 _BUFFER = 2**20  # bytes of a file read at once
 _USUAL_LABELS = ("label", "labels", "cls")
 _USUAL_IMAGES = ("image", "images", "img", "picture", "jpg", "png")
@@ -61,13 +62,14 @@ class ParquetListing:
     def read(self, index: int) -> Buffer:
         """Return the bytes of a picture; quick for one behind that which was asked for before, in the same process."""
         group = int(np.searchsorted(self.firsts, index, side="right")) - 1
-        file, number = self.groups[group]
-        place = (self.files[int(file)], int(number), self.column, os.getpid())
+        file, number = (int(each) for each in self.groups[group])
+        path = self.files[file]
+        place = (path, number, self.column, os.getpid(), state_of(path, int(self.sizes[file])))
         row = index - int(self.firsts[group])
         if row < _group(*place).start:
             _group.cache_clear()
         cells, behind = _group(*place).holding(row)
-        return picture_bytes(cells, behind, (Path(self.files[int(file)]).parent,))
+        return picture_bytes(cells, behind, (Path(path).parent,))
 
     def identity(self) -> Iterator[bytes]:
         """Yield the names and sizes of the files, and how their rows are grouped."""
@@ -107,10 +109,13 @@ def list_parquet(
     groups: list[tuple[int, int]] = []
     starts: list[int] = []
     labels: list[NDArray[np.int64] | None] = []
-    rows = 0
+    sizes: list[int] = []
+    rows = total = 0
     column = label_column = None
     for number, path in enumerate(track(paths, "listing Parquet files", progress)):
         try:
+            sizes.append(path.stat().st_size)
+            total += sizes[-1]
             with pq.ParquetFile(path) as file:
                 schema = file.schema_arrow
                 if number == 0:
@@ -124,12 +129,16 @@ def list_parquet(
                         firsts.append(rows)
                         groups.append((number, group))
                         rows += file.metadata.row_group(group).num_rows
+                if rows > max(_MOST_ROWS, total):
+                    raise ImageFormatError(
+                        f"{path} tells of {rows - starts[-1]:,} rows in {sizes[-1]:,} bytes: pictures take more."
+                    )
                 if label_column is not None:
                     there = label_column in schema.names and _holds_numbers(schema, label_column)
                     if label is not None and not there:
                         raise ImageFormatError(f"{path} has no column {label!r} of whole numbers, and {paths[0]} has.")
                     labels.append(class_numbers(file.read(columns=[label_column]).column(0)) if there else None)
-        except (pa.ArrowException, OSError, KeyError) as failure:
+        except (pa.ArrowException, OSError, KeyError, ValueError) as failure:  # of names that are no text, a ValueError
             raise ImageFormatError(f"{path} cannot be read as a Parquet file ({' '.join(str(failure).split())}).") from failure
     if not rows or column is None:
         raise ImageFormatError(f"{pattern} holds no rows.")
@@ -142,7 +151,7 @@ def list_parquet(
         groups=np.array(groups, dtype=np.int64),
         starts=np.array(starts, dtype=np.int64),
         rows=rows,
-        sizes=np.array([path.stat().st_size for path in paths], dtype=np.int64),
+        sizes=np.array(sizes, dtype=np.int64),
         labels=np.concatenate(known) if known and len(known) == len(labels) else None,
     )
 
@@ -262,8 +271,8 @@ def _holds_numbers(schema: "pa.Schema", name: str) -> bool:
 
 
 @lru_cache(maxsize=2)
-def _file(path: str, _process: int) -> "pq.ParquetFile":
-    # By process: one that was forked shares the place in the file with its parent.
+def _file(path: str, _process: int, _state: FileState) -> "pq.ParquetFile":
+    # By process: one that was forked shares the place in the file with its parent. By state: the name may be another file's by now.
     import pyarrow.parquet as pq
 
     return pq.ParquetFile(path, buffer_size=_BUFFER, pre_buffer=False)  # else all of a column of a row group at once
@@ -272,8 +281,8 @@ def _file(path: str, _process: int) -> "pq.ParquetFile":
 class _Group:
     """The cells of one row group, a few at a time: many programs write files of one group, whatever its size."""
 
-    def __init__(self, path: str, group: int, column: str, process: int) -> None:
-        self.batches = _file(path, process).iter_batches(
+    def __init__(self, path: str, group: int, column: str, process: int, state: FileState) -> None:
+        self.batches = _file(path, process, state).iter_batches(
             batch_size=_AT_ONCE, row_groups=[group], columns=[column], use_threads=False
         )
         self.start = 0  # of the cells that are in memory
@@ -295,5 +304,5 @@ class _Group:
 
 
 @lru_cache(maxsize=1)
-def _group(path: str, group: int, column: str, process: int) -> _Group:
-    return _Group(path, group, column, process)
+def _group(path: str, group: int, column: str, process: int, state: FileState) -> _Group:
+    return _Group(path, group, column, process, state)

@@ -4,6 +4,7 @@ Written and read by arro3 (12 MB) rather than pyarrow (55 MB): the files are the
 opens them.
 """
 
+import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -15,13 +16,16 @@ def write_table(path: Path, columns: Mapping[str, Sequence[str]]) -> None:
 
     Raises:
         MissingExtraError: arro3 is not installed.
+        OSError: it could not be written.
     """
     try:
         from arro3.core import Array, DataType, Table
         from arro3.io import write_parquet
     except ModuleNotFoundError as absent:
         raise _missing(absent) from absent
-    write_parquet(Table.from_pydict({name: Array(list(values), DataType.utf8()) for name, values in columns.items()}), path)
+    content = io.BytesIO()  # given a file, arro3 0.9 panics when the disk takes no more
+    write_parquet(Table.from_pydict({name: Array(list(values), DataType.utf8()) for name, values in columns.items()}), content)
+    path.write_bytes(content.getvalue())
 
 
 def read_table(path: Path) -> dict[str, tuple[str, ...]]:

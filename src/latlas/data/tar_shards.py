@@ -17,11 +17,13 @@ from numpy.typing import NDArray
 
 from latlas.base.errors import ImageFormatError
 from latlas.base.progress import Progress, silent, track
-from latlas.data.listings import EXTENSIONS, PackedNames, check_size
+from latlas.data.listings import EXTENSIONS, FileState, PackedNames, check_size, state_of
 
 _OPEN_SHARDS = 4  # at once, in one process
 _LARGEST_CLASS = 2**63 - 1
 _READ_AT_ONCE = 2**20  # bytes
+# Characters; more than a system's paths have. An encoding keeps all of a shard's names at the width of the longest.
+_LONGEST_NAME = 4096
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -35,6 +37,7 @@ class TarListing:
     offsets: NDArray[np.int64]  # n: bytes before a picture in its shard
     sizes: NDArray[np.int64]  # n
     labels: NDArray[np.int64] | None
+    lengths: tuple[int, ...]  # bytes of each shard
 
     @property
     def spec(self) -> str:
@@ -56,7 +59,9 @@ class TarListing:
         """Return the bytes of a picture."""
         size = int(self.sizes[index])
         check_size(size)
-        file = _shard_file(self._shard(index), os.getpid())
+        number = self._number(index)
+        path = self.shards[number]
+        file = _shard_file(path, os.getpid(), state_of(path, self.lengths[number]))
         file.seek(int(self.offsets[index]))
         data = file.read(size)
         if len(data) < size:
@@ -71,7 +76,10 @@ class TarListing:
             yield numbers.tobytes()
 
     def _shard(self, index: int) -> str:
-        return self.shards[int(np.searchsorted(self.firsts, index, side="right")) - 1]
+        return self.shards[self._number(index)]
+
+    def _number(self, index: int) -> int:
+        return int(np.searchsorted(self.firsts, index, side="right")) - 1
 
 
 def list_tars(pattern: str, paths: Sequence[Path], *, progress: Progress = silent) -> TarListing:
@@ -94,12 +102,14 @@ def list_tars(pattern: str, paths: Sequence[Path], *, progress: Progress = silen
     packed: list[PackedNames] = []
     firsts, offsets, sizes, labels = array("q"), array("q"), array("q"), array("q")
     labelled = True
+    lengths = []
     for path in track(paths, "listing tar files", progress):
+        lengths.append(path.stat().st_size)
         firsts.append(len(offsets))
         names = []
         classes: dict[str, int] = {}
         keys: dict[str, None] = {}
-        for member, content in _members(path):
+        for member, content in _members(path, lengths[-1]):
             key, ending = _split(member.name)
             if content is not None:
                 classes[key] = _class_number(content, f"{path}/{member.name}")
@@ -121,26 +131,38 @@ def list_tars(pattern: str, paths: Sequence[Path], *, progress: Progress = silen
         offsets=_numbers(offsets),
         sizes=_numbers(sizes),
         labels=_numbers(labels) if labelled else None,
+        lengths=tuple(lengths),
     )
 
 
-def _members(path: Path) -> Iterator[tuple[tarfile.TarInfo, bytes | None]]:
-    """Yield each file of a tar, with its content where it is a class number."""
-    length = path.stat().st_size
+def _members(path: Path, length: int) -> Iterator[tuple[tarfile.TarInfo, bytes | None]]:
+    """Yield each file of a tar of so many bytes, with its content where it is a class number."""
     try:
         with tarfile.open(path, "r:") as shard:
             for member in shard:
                 if not member.isreg():
                     continue
+                if member.issparse():
+                    raise tarfile.ReadError(
+                        f"{member.name[:_LONGEST_NAME]} was packed without its holes: pack it anew, without --sparse"
+                    )
                 if member.size < 0 or member.offset_data + member.size > length:
-                    raise tarfile.ReadError(f"it ends within {member.name}")
+                    raise tarfile.ReadError(f"it ends within {member.name[:_LONGEST_NAME]}")
+                if len(member.name) > _LONGEST_NAME:
+                    raise tarfile.ReadError(
+                        f"the name of a member has {len(member.name):,} characters, and names at most {_LONGEST_NAME:,}"
+                    )
                 opened = shard.extractfile(member) if _split(member.name)[1] == "cls" else None
                 yield member, None if opened is None else opened.read(64)
                 shard.members = []  # type: ignore[attr-defined]  # else it keeps some 1.5 kB for each
             _check_end(path, shard.offset)
-    except (tarfile.TarError, OSError, EOFError) as failure:
+    except (
+        Exception
+    ) as failure:  # what a header makes tarfile stumble over is no closed list: OverflowError, MemoryError, KeyError
         compressed = " Unpack compressed ones first: pictures are read from their places." if _is_compressed(path) else ""
-        raise ImageFormatError(f"{path} cannot be read as a tar file ({failure}).{compressed}") from failure
+        raise ImageFormatError(
+            f"{path} cannot be read as a tar file ({str(failure) or type(failure).__name__}).{compressed}"
+        ) from failure
 
 
 def _check_end(path: Path, offset: int) -> None:
@@ -197,6 +219,6 @@ def _numbers(values: "array[int]") -> NDArray[np.int64]:
 
 
 @lru_cache(maxsize=_OPEN_SHARDS)
-def _shard_file(path: str, _process: int) -> BinaryIO:
-    # By process: one that was forked shares the place in the file with its parent.
+def _shard_file(path: str, _process: int, _state: FileState) -> BinaryIO:
+    # By process: one that was forked shares the place in the file with its parent. By state: the name may be another file's by now.
     return open(path, "rb")  # noqa: PTH123

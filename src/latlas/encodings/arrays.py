@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import os
+import secrets
 import struct
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -11,10 +12,12 @@ from typing import NamedTuple, overload
 import numpy as np
 
 from latlas.base.npy import check_header, open_npy
+from latlas.base.placing import new_file
 
 # Bytes before the data. A multiple of the usual page, so that the data of one file can be mapped right behind that of another;
 # numpy.load refuses headers above 10,000.
 HEADER = 4096
+PARTIAL = ".partial"  # the end of the name of what is being written
 
 
 class Written(NamedTuple):
@@ -67,13 +70,15 @@ def write_array(path: Path, dtype: np.dtype, shape: tuple[int, ...], chunks: Ite
 def write_bytes(path: Path, content: Iterable[bytes | memoryview]) -> Written:
     """Write a file beside its place, have the disk keep it, and rename it into place; what lies there is replaced.
 
+    It has a name of its own until then: a worker that was given up for dead may be writing the same.
+
     Raises:
         OSError: it could not be written; nothing is left of it.
     """
-    beside = path.with_name(f".{path.name}.partial")
+    beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}{PARTIAL}")
     digest, size = hashlib.sha256(), 0
     try:
-        with beside.open("wb") as stream:
+        with os.fdopen(new_file(beside), "wb") as stream:
             for piece in content:
                 stream.write(piece)
                 digest.update(piece)
@@ -86,18 +91,6 @@ def write_bytes(path: Path, content: Iterable[bytes | memoryview]) -> Written:
             beside.unlink(missing_ok=True)
         raise
     return Written(digest.hexdigest(), size)
-
-
-def sync_folder(folder: Path) -> None:
-    """Have the disk keep the names in a folder, where the system can be told to."""
-    try:
-        descriptor = os.open(folder, os.O_RDONLY)
-    except OSError:  # Windows opens no folder
-        return
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def read_header(path: Path) -> ArrayHeader:

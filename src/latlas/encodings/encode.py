@@ -17,6 +17,7 @@ from latlas.encodings.jobs import EncodingJob
 from latlas.encodings.origins import encoding_batch, encoding_precision, provenance_of, reading_of
 from latlas.encodings.shards import Shard, ShardPlan, encode_shards, tree_hash, write_shard
 from latlas.encodings.store import SHARD_ROWS, open_job
+from latlas.models.given import check_image_source
 from latlas.models.protocols import Encoder, LatentModel, check_images, require_encoder, scaling_of
 
 _WRITTEN_MEANWHILE = 1 << 22  # bytes of means: of larger shards two at a time would be a tenth of the process
@@ -62,6 +63,8 @@ def encode(
         ArtifactError: `out` cannot be written to, or another process is writing there.
         EngineError: workers that keep ending.
     """
+    require_encoder(model, "Encoding")
+    check_image_source(images, "Encoding")
     if engine is not None:
         return encode_with(
             engine,

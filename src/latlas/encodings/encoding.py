@@ -1,5 +1,6 @@
 """The Encoding: the codes of a collection of images as one model sees them, with their provenance."""
 
+import os
 from collections.abc import Sequence, Sized
 from dataclasses import dataclass, replace
 from functools import reduce
@@ -44,6 +45,11 @@ class Encoding:
     labels: Labels | None = None  # class numbers, where the source has classes; -1: this image has none
     skipped: tuple[SkippedImage, ...] = ()  # images that could not be read
     images_tree: str = ""  # the same images' hash, made of that of each; empty where it was not needed
+
+    def __repr__(self) -> str:
+        shape = "x".join(map(str, self.latent_shape))
+        beside = "" if self.log_variance is None else " and log-variances"
+        return f"<Encoding of {self.images!r} by {self.model!r}: {len(self):,} means{beside} of {shape}; .mean, .log_variance>"
 
     def __len__(self) -> int:
         return self.mean.shape[0]
@@ -211,7 +217,7 @@ def read_record(folder: Path, *, verify: bool) -> dict[str, Any]:
     for name in record["files"]:
         if Path(name).is_absolute() or ".." in Path(name).parts:
             raise ArtifactError(f"{folder / CONFIG} lists {name!r}, which lies outside the artifact.")
-        if not (folder / name).is_file():
+        if not os.path.isfile(folder / name):  # noqa: PTH113  # a Path raises where no file could have that name
             raise ArtifactError(f"{folder} is incomplete: {name} is missing. Make the artifact again.")
     check_config(folder, record)
     return record

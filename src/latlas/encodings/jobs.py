@@ -1,6 +1,7 @@
 """An encoding in the making: its plan, the folder of its shards, and how they become one encoding in its place."""
 
 import contextlib
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -11,10 +12,10 @@ from latlas.base.artifacts import CONFIG, FORMAT, config_text, writing
 from latlas.base.errors import ArtifactError, ImageFormatError, LatlasError
 from latlas.base.locking import FolderLock
 from latlas.base.npy import open_npy
-from latlas.base.placing import FINISHED
+from latlas.base.placing import FINISHED, sync_folder
 from latlas.base.provenance import Provenance, file_hash
 from latlas.base.work_folders import discard
-from latlas.encodings.arrays import sync_folder, write_bytes
+from latlas.encodings.arrays import write_bytes
 from latlas.encodings.assembling import Piece, assemble
 from latlas.encodings.encoding import KIND, Encoding, pieces_of, read_record
 from latlas.encodings.left_out import keep_left_out
@@ -104,7 +105,7 @@ class EncodingJob(ShardPlan):
             raise ImageFormatError(f"Not one image of {self.source_name} could be read; the first: {_first_reason(whole)}.")
         with _told_of_shards(self.work), writing(self.out, replace=self.replace or self.earlier is not None) as beside:
             # Should the process die in here, whoever comes next removes what it leaves.
-            write_bytes(self.work / STAGED, [beside.name.encode()])
+            write_bytes(self.work / STAGED, [os.fsencode(beside.name)])
             hashes = assemble(pieces, beside, shard_rows=self.shard_rows)
             earlier = () if self.earlier is None else self.earlier.skipped
             skipped = [*earlier, *(each for record in whole for each in record.skipped())]

@@ -10,6 +10,8 @@ from latlas.data.images import SkippedImage
 from latlas.encodings.arrays import Written, write_bytes
 
 LEFT_OUT = "skipped.jsonl"
+_LONGEST_LINE = 2**20  # characters: of a longer one the rest is no JSON, and is refused as such
+_KINDS = {"index": int, "name": str, "reason": str}
 MOST_IN_RECORD = 1000  # a record is read whole, as what it may be: of a stranger, and no more than 64 MB
 
 
@@ -43,8 +45,23 @@ def read_left_out(
     Raises:
         OSError, ValueError, TypeError: a file that cannot be read, or a record that was never written.
     """
-    found = tuple(SkippedImage(**each) for each in listed)
+    found = tuple(map(_of_record, listed))
     if name not in files:
         return found
     with (folder / name).open(encoding="utf-8") as lines:
-        return (*found, *(SkippedImage(**json.loads(line)) for line in lines))
+        return (*found, *map(_read, iter(lambda: lines.readline(_LONGEST_LINE), "")))
+
+
+def _read(line: str) -> SkippedImage:
+    try:
+        found = json.loads(line)
+    except RecursionError as failure:
+        raise ValueError("an image that was left out is told in brackets within brackets") from failure
+    return _of_record(found)
+
+
+def _of_record(record: Any) -> SkippedImage:
+    known = isinstance(record, Mapping) and record.keys() == _KINDS.keys()
+    if not known or not all(isinstance(record[key], kind) for key, kind in _KINDS.items()):
+        raise ValueError("an image that was left out is told in other words than latlas writes")
+    return SkippedImage(**record)

@@ -16,8 +16,9 @@ from torch import Tensor
 from latlas.base.artifacts import read_json
 from latlas.base.errors import ArtifactError, NonFiniteError, SettingError
 from latlas.base.heap import give_back_memory
+from latlas.base.placing import sync_folder
 from latlas.data.images import ImageSource, PixelBlock, SkippedImage, to_floats
-from latlas.encodings.arrays import Written, sync_folder, write_array, write_bytes
+from latlas.encodings.arrays import Written, write_array, write_bytes
 from latlas.encodings.left_out import keep_left_out, read_left_out
 from latlas.models.protocols import Encoder, LatentModel, device_of, require_encoder
 from latlas.training.precision import Precision

@@ -6,6 +6,7 @@ goes on with those that are missing and ends with the same bytes. One process at
 
 import contextlib
 import json
+import os
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
@@ -17,11 +18,11 @@ import torch
 from latlas.base.artifacts import CONFIG, check_free, check_place, read_json
 from latlas.base.errors import ArtifactError, ImageFormatError, OutputExistsError, SettingError
 from latlas.base.locking import LOCK, FolderLock
-from latlas.base.placing import FINISHED, clear_leftovers
+from latlas.base.placing import FINISHED, clear_leftovers, is_beside, sync_folder
 from latlas.base.provenance import UNSTATED, Provenance, file_hash, package_versions
 from latlas.base.work_folders import discard, is_finished, work_folder_of
 from latlas.data.images import ImageSet, ImageSource
-from latlas.encodings.arrays import sync_folder, write_bytes
+from latlas.encodings.arrays import PARTIAL, write_bytes
 from latlas.encodings.encoding import Encoding, read_record
 from latlas.encodings.jobs import STAGED, EncodingJob
 from latlas.encodings.origins import differences, encoding_batch, encoding_precision, reading_of
@@ -152,11 +153,13 @@ def _check_target(target: Path, *, replace: bool, append: bool) -> None:
 
 def _found(work: Path, target: Path, asked: Mapping[str, Any]) -> dict[str, Any] | None:
     """Return the record of the job that lies in a work folder; clear the folder of what nobody can go on with."""
-    with contextlib.suppress(OSError, UnicodeDecodeError):
-        staged = (work / STAGED).read_text(encoding="utf-8")
-        if staged.startswith(f".{target.name}.") and "/" not in staged:
+    with contextlib.suppress(OSError):
+        staged = os.fsdecode((work / STAGED).read_bytes())
+        if is_beside(staged, target):
             shutil.rmtree(target.parent / staged, ignore_errors=True)
     clear_leftovers(target, CONFIG, file_hash)  # and puts back what had made room for the new encoding
+    for left in work.glob(f".*{PARTIAL}"):
+        left.unlink(missing_ok=True)
     try:
         found = read_json(work / _JOB)
     except ArtifactError:
@@ -188,6 +191,15 @@ def _is_whole(job: Mapping[str, Any]) -> bool:
 
 def _earlier(target: Path, asked: Mapping[str, Any], shard_rows: int | None) -> Encoding:
     record = read_record(target, verify=False)
+    try:
+        return _fitting(target, record, asked, shard_rows)
+    except (LookupError, TypeError, ValueError, AttributeError) as failure:  # of a config that latlas never wrote
+        raise ArtifactError(
+            f"{target} is not a readable encoding ({type(failure).__name__}: {failure}). Encode again."
+        ) from failure
+
+
+def _fitting(target: Path, record: Mapping[str, Any], asked: Mapping[str, Any], shard_rows: int | None) -> Encoding:
     settings, provenance = record["settings"], Provenance.from_json(record["provenance"])
     if "images_tree" not in settings or "sources" not in settings:
         raise SettingError(
@@ -206,6 +218,8 @@ def _earlier(target: Path, asked: Mapping[str, Any], shard_rows: int | None) -> 
         found = ["a model that states no fingerprint"]
     if found:
         raise SettingError(f"The codes in {target} cannot be appended to: they differ in {', '.join(found)}.")
+    if not all(isinstance(each["count"], int) and each["count"] >= 0 for each in settings["sources"]):
+        raise ValueError("its sources do not count their images")
     if asked["images"] in {each["listing_hash"] for each in settings["sources"]}:
         raise OutputExistsError(f"{target} already holds the codes of these images: nothing is to be appended.")
     return Encoding.from_pretrained(target, verify=False)

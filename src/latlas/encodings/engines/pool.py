@@ -2,18 +2,18 @@
 
 import os
 import signal
-import threading
 from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from multiprocessing import get_context, parent_process, resource_tracker
+from multiprocessing import get_context, resource_tracker
 from typing import Any
 
 import torch
 
 from latlas.base.errors import CapabilityError, EngineError
+from latlas.base.orphans import watch_parent
 from latlas.encodings.engines.engine import Item, Result
 
 _PATIENCE = 3  # times that one item may end its worker: by then it is the item, and no accident
@@ -154,7 +154,7 @@ def _no_interrupts_inherited() -> Iterator[None]:
 def _begin(index: int, threads: int) -> None:
     """Begin a worker's life."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes of a terminal; the first one decides
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    watch_parent()
     os.environ["LOCAL_RANK"] = str(index)
     torch.set_num_threads(threads)
 
@@ -168,11 +168,3 @@ def _make(make: Make) -> None:
 def _work(item: Any) -> Any:
     assert _function is not None
     return _function(item)
-
-
-def _end_with_parent() -> None:
-    # A worker waits for work on a pipe that it holds open itself: that its parent was killed, it would never hear.
-    parent = parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
