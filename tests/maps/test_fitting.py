@@ -98,6 +98,17 @@ def test_without_a_bias_it_is_numpys_least_squares(source: int, target: int) -> 
     assert not np.allclose(found.weight.numpy(), fit_map(x, y).weight.numpy(), rtol=1e-3)  # the bias did matter
 
 
+def test_without_a_bias_codes_that_never_vary_are_told_apart_from_none() -> None:
+    """A line through the origin needs no variance: NumPy's least squares finds it. With a bias nothing would be left."""
+    x, y = torch.full((20, 1), 2.0, dtype=torch.float64), pairs(1, 3, n=20)[1]
+    expected = np.linalg.lstsq(x.numpy(), y.numpy(), rcond=None)[0]
+    np.testing.assert_allclose(fit_map(x, y, bias=False).weight.numpy(), expected, rtol=1e-12)
+    with pytest.raises(IllPosedError, match="source codes are constant"):
+        fit_map(x, y)
+    with pytest.raises(IllPosedError, match="source codes are constant"):
+        fit_map(0 * x, y, bias=False)
+
+
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("ridge", [0.1, 30.0])
 def test_a_ridge_is_scikit_learns_alpha(ridge: float, bias: bool) -> None:
@@ -273,15 +284,16 @@ def test_residuals_and_r2_are_those_of_the_map_that_is_returned(settings: dict[s
     json.dumps(found.evidence, allow_nan=False)
 
 
-def test_leave_one_out_records_the_ridge_and_the_error_that_it_expects() -> None:
+@pytest.mark.parametrize("bias", [True, False])
+def test_leave_one_out_records_the_ridge_and_the_error_that_it_expects(bias: bool) -> None:
     x, y = pairs(6, 2, n=20, noise=2.0)
-    found = fit_map(x, y, ridge="loo")
+    found = fit_map(x, y, ridge="loo", bias=bias)
     chosen = found.evidence["ridge"]
-    assert found.weight.equal(fit_map(x, y, ridge=chosen).weight)
+    assert found.weight.equal(fit_map(x, y, ridge=chosen, bias=bias).weight)
     errors = np.zeros(2)
     for left_out in range(20):
         kept = np.arange(20) != left_out
-        again = Ridge(alpha=chosen, solver="svd").fit(x.numpy()[kept], y.numpy()[kept])
+        again = Ridge(alpha=chosen, fit_intercept=bias, solver="svd").fit(x.numpy()[kept], y.numpy()[kept])
         errors += np.square(again.predict(x.numpy()[left_out : left_out + 1])[0] - y.numpy()[left_out]) / 20
     np.testing.assert_allclose(found.evidence["leave_one_out_error"], errors, rtol=1e-8)
     assert "leave_one_out_error" not in fit_map(x, y, ridge="gcv").evidence

@@ -154,6 +154,16 @@ def test_the_inverse_of_the_inverse_is_the_map() -> None:
     torch.testing.assert_close(again.bias, there.bias, rtol=1e-10, atol=1e-10)
 
 
+def test_an_inverse_starts_at_the_weights_where_the_map_ended_and_a_chain_knows_both_ends() -> None:
+    there = dataclasses.replace(a_map(4, 4), source_fingerprint="a", target_fingerprint="b")
+    back = there.inverse()
+    assert (back.source_fingerprint, back.target_fingerprint) == ("b", "a")
+    around = there.then(
+        dataclasses.replace(a_map(4, 3, seed=1, names=("B", "C")), source_fingerprint="b", target_fingerprint="c")
+    )
+    assert (around.source_fingerprint, around.target_fingerprint) == ("a", "c")
+
+
 def test_a_map_that_loses_a_direction_has_no_inverse() -> None:
     there = a_map(4, 4)
     flat = LinearMap(

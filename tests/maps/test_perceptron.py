@@ -1,10 +1,14 @@
 """The perceptron finds what is not linear, and nothing where nothing is."""
 
+import numpy as np
 import pytest
 import torch
+from sklearn.linear_model import Ridge
 from torch import Tensor
 
 from latlas.base.errors import CodeShapeError, IllPosedError, NonFiniteError, SettingError
+from latlas.base.seeds import generator as seeded
+from latlas.maps import perceptron
 from latlas.maps.fit import fit_map
 from latlas.maps.perceptron import PerceptronSettings, fit_perceptron
 
@@ -52,6 +56,52 @@ def test_the_network_starts_as_zero_and_the_best_state_is_kept(generator: torch.
     assert found.evidence["best_epoch"] == 0
     torch.testing.assert_close(found.apply(train), found.base.apply(train))
     assert found.evidence["held_out_over_affine"] == 1.0
+
+
+def test_the_yardstick_is_the_squared_error_of_codes_on_pairs_that_nothing_was_fitted_to(generator: torch.Generator) -> None:
+    """Which pairs are held out follows from the seed; the affine part is scikit-learn's ridge on the others."""
+    x = source(generator, 300)
+    y = bent(x) * torch.tensor([1.0, 40.0]) + 3
+    found = fit_perceptron(x, y, settings=PerceptronSettings(hidden=64, epochs=40, batch_size=32), seed=4)
+    order = torch.randperm(300, generator=seeded(4, "perceptron", "held out"))
+    held, rest = order[:30], order[30:]
+    assert (found.evidence["held_out"], found.evidence["pairs"]) == (30, 300)
+    affine = Ridge(alpha=found.base.evidence["ridge"], solver="svd").fit(x[rest].numpy(), y[rest].numpy())
+    np.testing.assert_allclose(found.base.weight.numpy(), affine.coef_.T, rtol=1e-6)
+    np.testing.assert_allclose(found.mean.numpy(), x[rest].numpy().mean(axis=0), rtol=1e-12)
+    np.testing.assert_allclose(found.spread.numpy(), x[rest].numpy().std(axis=0, ddof=1), rtol=1e-12)
+    left = np.square(affine.predict(x[held].numpy()) - y[held].numpy()).sum()
+    ratio = float((found.apply(x[held]) - y[held]).square().sum()) / float(left)
+    assert 0 < ratio < 0.8
+    assert found.evidence["held_out_over_affine"] == pytest.approx(ratio, rel=1e-3)
+
+
+def test_the_pairs_that_decide_when_to_stop_train_nothing(generator: torch.Generator, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the network is shown with a gradient, it is none of them."""
+    x = source(generator, 200)
+    held = torch.randperm(200, generator=seeded(0, "perceptron", "held out"))[:20]
+    shown: list[Tensor] = []
+    loss = perceptron._loss
+
+    def watched(found: Tensor, wanted: Tensor, weights: Tensor) -> Tensor:
+        if found.requires_grad:
+            shown.append(wanted)
+        return loss(found, wanted, weights)
+
+    monkeypatch.setattr(perceptron, "_loss", watched)
+    fitted = fit_perceptron(x, bent(x), settings=PerceptronSettings(hidden=8, epochs=3, patience=3))
+    left = ((bent(x) - fitted.base.apply(x)) / fitted.scale).float()
+    gaps = torch.cdist(left[held], torch.cat(shown)).amin(dim=1)
+    assert sum(len(batch) for batch in shown) == 3 * 180
+    assert float(gaps.min()) > 1e-6
+
+
+def test_of_states_that_do_equally_well_the_first_is_kept(generator: torch.Generator) -> None:
+    """Steps too small for float32 change no error: the affine map stays, and patience is not renewed."""
+    train = source(generator, 200)
+    plan = PerceptronSettings(hidden=8, epochs=20, patience=3, learning_rate=1e-30)
+    evidence = fit_perceptron(train, bent(train), settings=plan).evidence
+    assert (evidence["best_epoch"], evidence["epochs"], evidence["held_out_over_affine"]) == (0, 3, 1.0)
 
 
 def test_training_stops_once_patience_has_run_out(generator: torch.Generator) -> None:

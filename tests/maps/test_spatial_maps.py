@@ -13,6 +13,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.linear_model import LinearRegression, Ridge
+from sklearn.metrics import r2_score
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -325,6 +326,34 @@ def test_on_grids_of_one_position_it_is_the_vector_map() -> None:
     expected = fit_map(source, target)
     torch.testing.assert_close(found.weight[:, :, 0, 0].T, expected.weight, rtol=1e-12, atol=1e-12)
     torch.testing.assert_close(found.bias, expected.bias, rtol=1e-12, atol=1e-12)
+
+
+def test_fewer_than_twice_as_many_positions_as_unknowns_are_told() -> None:
+    """Four channels and a bias are five unknowns: ten positions say nothing, nine are few."""
+    source, target = draws(10, 4, 1, 1), draws(10, 2, 1, 1, seed=1)
+    assert fit_spatial_map(source, target).warnings == ()
+    (told,) = fit_spatial_map(source[:9], target[:9]).warnings
+    assert told.startswith("Only 9 positions for 5 unknowns")
+    assert fit_spatial_map(source[:9], target[:9]).evidence["unknowns"] == 5
+    assert fit_spatial_map(source[:8], target[:8], bias=False).warnings == ()
+
+
+def test_a_channel_that_varies_little_beside_its_mean_is_no_constant_one() -> None:
+    """A ten-thousandth of its mean is not rounding: its R2 is scikit-learn's."""
+    source, target = draws(40, 4, 3, 3), 1000 + 0.1 * draws(40, 2, 3, 3, seed=1)
+    target = target + 0.1 * source[:, :2]
+    found = fit_spatial_map(source, target)
+    rows, wanted = (codes.movedim(1, -1).flatten(0, 2).numpy() for codes in (source, target))
+    theirs = r2_score(wanted, LinearRegression().fit(rows, wanted).predict(rows), multioutput="raw_values")
+    np.testing.assert_allclose(found.evidence["r2"], theirs, rtol=1e-6)
+    assert found.warnings == ()
+
+
+def test_without_a_ridge_as_many_positions_as_unknowns_are_the_fewest() -> None:
+    source, target = draws(5, 4, 1, 1), draws(5, 2, 1, 1, seed=1)
+    torch.testing.assert_close(fit_spatial_map(source, target).apply(source), target, rtol=1e-8, atol=1e-8)
+    with pytest.raises(IllPosedError, match="5 unknowns for each target channel, and 4 codes gave 4 positions"):
+        fit_spatial_map(source[:4], target[:4])
 
 
 def test_neighbours_never_make_the_fit_worse() -> None:

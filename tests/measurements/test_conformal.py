@@ -1,5 +1,7 @@
 """Conformal p-values: never too small for what is in range, whatever the distribution; corrected as SciPy corrects."""
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -10,6 +12,7 @@ from torch import Tensor
 
 from latlas.base.errors import IllPosedError, NonFiniteError
 from latlas.measurements.conformal import adjusted_p_values, conformal_p_values
+from latlas.measurements.corrections import holm_p_values
 
 values = st.floats(0, 1) | st.sampled_from([0.0, 0.25, 0.5, 1.0])  # ties are common
 samples = st.lists(values, min_size=1, max_size=30)
@@ -94,6 +97,16 @@ def test_no_errors_have_no_p_values() -> None:
 def test_corrected_p_values_are_scipys(p_values: list[float]) -> None:
     expected = stats.false_discovery_control(p_values, method="bh")
     np.testing.assert_allclose(adjusted_p_values(tensor(p_values)).numpy(), expected, rtol=1e-12, atol=0)
+
+
+@given(p_values=st.lists(values, min_size=1, max_size=6))
+def test_holms_p_values_are_the_closure_of_bonferronis(p_values: list[float]) -> None:
+    """Marcus, Peritz and Gabriel 1976: an image's is the largest of n times the smallest, over all sets that it is in."""
+    images = range(len(p_values))
+    sets = [chosen for size in range(1, len(p_values) + 1) for chosen in itertools.combinations(images, size)]
+    bonferroni = {chosen: min(1.0, len(chosen) * min(p_values[i] for i in chosen)) for chosen in sets}
+    expected = [max(value for chosen, value in bonferroni.items() if i in chosen) for i in images]
+    np.testing.assert_allclose(holm_p_values(tensor(p_values)).numpy(), expected, rtol=1e-12, atol=0)
 
 
 def test_rejecting_corrected_p_values_bounds_the_share_of_false_discoveries() -> None:

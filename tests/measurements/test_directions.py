@@ -1,17 +1,20 @@
 """Directions: planted ones are found, carried ones are those of the other coordinates, and telling agrees with scikit-learn."""
 
 import math
+from collections import Counter
 
 import numpy as np
 import pytest
+import scipy.ndimage
 import torch
+from scipy.spatial.distance import cdist
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import balanced_accuracy_score
 from torch import Tensor
 
 from latlas.base.errors import CodeShapeError, IllPosedError, ImageFormatError, NonFiniteError, UnknownNameError
 from latlas.data.images import ImageSet
-from latlas.measurements.attribute_classifier import shows, train_attribute_classifier
+from latlas.measurements.attribute_classifier import AttributeClassifier, shows, train_attribute_classifier
 from latlas.measurements.directions import (
     METHODS,
     balanced_accuracy,
@@ -133,6 +136,16 @@ def test_random_directions_are_uniform_and_of_unit_length() -> None:
     torch.testing.assert_close(drawn.T @ drawn / 3000, torch.eye(5).double() / 5, rtol=0, atol=0.02)
 
 
+def test_a_random_direction_is_measured_as_any_other() -> None:
+    """Its step is the codes' deviation along it, and its threshold lies midway between the kinds, however few the one is."""
+    codes, has = planted(share=0.1)
+    found = random_direction(codes, has, torch.Generator().manual_seed(3))
+    along = codes.numpy() @ found.vector.numpy()
+    assert found.spread == pytest.approx(float(np.std(along)))
+    assert found.threshold == pytest.approx(float(along[has].mean() + along[~has].mean()) / 2)
+    assert abs(found.threshold - along.mean()) > 0.05, "the kinds must be unlike, or all would agree"
+
+
 # Telling
 
 
@@ -159,6 +172,33 @@ def test_a_judge_learns_a_mark_and_nothing_else_by_seed_alone() -> None:
     other = train_attribute_classifier(images.slice(0, 400), has[:400], steps=80, seed=1)
     assert not other.outer.weight.equal(judge.outer.weight)
     assert torch.get_rng_state().equal(state)
+
+
+def test_of_each_kind_half_is_shown_blurred_as_scipys_mean_filter_blurs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else the judge would take smoothness, which a decoder's images have, for the attribute or for its lack."""
+    pixels = torch.rand(6, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    has = torch.arange(6) < 3
+    inside = np.ones((8, 8))
+    blurred = [
+        scipy.ndimage.uniform_filter(image, 3, mode="constant") / scipy.ndimage.uniform_filter(inside, 3, mode="constant")
+        for image in pixels[:, 0].double().numpy()
+    ]
+    sights = np.stack([*pixels[:, 0].numpy(), *blurred]).reshape(12, -1)
+    shown: list[np.ndarray] = []
+    forward = AttributeClassifier.forward
+
+    def watched(network: AttributeClassifier, images: Tensor) -> Tensor:
+        shown.append(images.numpy().reshape(len(images), -1))
+        return forward(network, images)
+
+    monkeypatch.setattr(AttributeClassifier, "forward", watched)
+    train_attribute_classifier(ImageSet("few", pixels), has, steps=3)
+    for batch in shown:
+        apart = cdist(batch, sights)
+        assert float(apart.min(axis=1).max()) < 1e-5
+        which = apart.argmin(axis=1)
+        counts = Counter((bool(has[sight % 6]), sight >= 6) for sight in which.tolist())
+        assert counts == {(kind, smooth): 16 for kind in (False, True) for smooth in (False, True)}
 
 
 # Errors in pairs

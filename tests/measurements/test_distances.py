@@ -5,11 +5,13 @@ import math
 import numpy as np
 import pytest
 import torch
+from scipy import stats
 from torch import Tensor
 from torchmetrics.image.kid import poly_mmd
 
 import latlas
 from latlas.base.errors import CodeShapeError, IllPosedError, NonFiniteError, SettingError
+from latlas.measurements import distances
 from latlas.measurements.distances import frechet_distance, kernel_distance, squared_mmd
 from latlas.numerics.frechet import frechet_distance_of
 from latlas.numerics.moments import Moments
@@ -53,6 +55,29 @@ def test_kernel_distance_has_no_bias_and_its_error_is_the_spread(generator: torc
     told = math.sqrt(sum(f.standard_error**2 for f in found) / len(found))
     assert abs(float(values.mean())) < 4 * float(values.std()) / math.sqrt(len(found))
     assert told == pytest.approx(float(values.std()), rel=0.2)  # 200 spreads are known to 5 %
+
+
+def test_the_error_of_subsets_is_scipys_standard_error_of_their_mean(
+    generator: torch.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three subsets of planted discrepancies."""
+    planted = [0.1, 0.4, 1.3]
+    left = iter(planted)
+    monkeypatch.setattr(distances, "squared_mmd", lambda first, second: next(left))
+    found = kernel_distance(rows(9, 2, generator), rows(11, 2, generator), subset_size=3)
+    assert (found.subsets, found.subset_size) == (3, 3)
+    assert found.value == pytest.approx(np.mean(planted))
+    assert found.deviation == pytest.approx(np.std(planted, ddof=1))
+    assert found.standard_error == pytest.approx(stats.sem(planted))
+
+
+@pytest.mark.parametrize(("asked", "images", "groups"), [(10, 40, 10), (4, 40, 4), (10, 7, 7)])
+def test_as_many_groups_are_left_out_as_were_asked_for(
+    asked: int, images: int, groups: int, generator: torch.Generator
+) -> None:
+    x, y = rows(images, 2, generator), rows(50, 2, generator)
+    assert frechet_distance(x, y, resamples=asked).resamples == groups
+    assert frechet_distance(x, y).resamples == min(10, images)
 
 
 def test_kernel_distance_grows_with_a_shift_and_keeps_to_its_seed(generator: torch.Generator) -> None:

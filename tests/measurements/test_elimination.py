@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 import torch
 from scipy.stats import linregress
+from scipy.stats import t as student
 from torch import Tensor
 
 from latlas.base.errors import SettingError
-from latlas.measurements.elimination import Elimination, eliminate, estimate, schedule
+from latlas.measurements import elimination
+from latlas.measurements.elimination import Elimination, Estimates, eliminate, estimate, schedule
 
 N, LATENT, TOP = 1000, 16, 5
 STRENGTH = torch.linspace(1.0, 0.3, LATENT, dtype=torch.float64).square()
@@ -148,6 +150,47 @@ def test_few_images_are_all_decoded() -> None:
 @pytest.mark.parametrize(("count", "sizes"), [(10, [10]), (64, [64]), (65, [64, 65]), (300, [64, 128, 256, 300])])
 def test_rounds_double_and_end_with_all_images(count: int, sizes: list[int]) -> None:
     assert schedule(count, 64) == sizes
+
+
+def test_the_level_is_shared_among_all_pairs_across_the_border_and_all_rounds_but_the_last(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Bonferroni; and the quantile is SciPy's Student's, with two degrees less than images: a slope and a mean are fitted."""
+    asked: list[tuple[float, int]] = []
+    quantile = elimination._quantile
+
+    def watched(level: float, n: int) -> float:
+        asked.append((level, n))
+        return quantile(level, n)
+
+    monkeypatch.setattr(elimination, "_quantile", watched)
+    growth, energies = heavy(11)
+    run(growth, energies, 0, indifference=0.0)
+    sizes = schedule(N, 64)
+    assert len(asked) > 1
+    assert [n for _, n in asked] == sizes[: len(asked)]
+    for level, _ in asked:
+        assert level * TOP * (LATENT - TOP) * (len(sizes) - 1) == pytest.approx(0.05)
+    for n in (3, 10, 64):
+        assert quantile(1e-4, n) == pytest.approx(student.isf(1e-4, n - 2))
+    assert quantile(1e-4, 2) == float("inf")
+
+
+def test_who_is_surely_exceeded_by_as_many_as_there_are_places_is_out() -> None:
+    """The third is measured badly: nobody is told from it. The first exceeds all, the fourth is exceeded by two."""
+    influence = torch.zeros(50, 4, dtype=torch.float64)
+    influence[::2], influence[1::2] = torch.tensor([0.1, 0.1, 9.0, 0.1]), -torch.tensor([0.1, 0.1, 9.0, 0.1])
+    found = Estimates(
+        mean=torch.tensor([30.0, 5.0, 4.6, 4.5]).double(), influence=influence, trusted=torch.ones(4).bool(), finite=0.9
+    )
+    assert elimination._decide(found, [7, 8, 9, 10], 2, 2.0, 0.0) == ([7], [8, 9], True)
+
+
+@pytest.mark.parametrize(("share", "trusted"), [(0.0, False), (0.49, False), (0.5, True), (2.0, True)])
+def test_a_sample_is_trusted_from_half_the_mean_squared_code_of_the_set_on(share: float, trusted: bool) -> None:
+    energies = share * torch.tensor([0.5, 1.5, 0.5, 1.5], dtype=torch.float64)[:, None]
+    found = estimate(torch.rand(4, 1).double(), energies, torch.ones(1, dtype=torch.float64), 100)
+    assert found.trusted.tolist() == [trusted]
 
 
 # The estimator

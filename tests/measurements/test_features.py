@@ -2,8 +2,12 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
+import scipy.ndimage
 import torch
+from PIL import Image
+from sklearn.metrics import accuracy_score
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -24,6 +28,7 @@ from latlas.measurements.features import (
     EfficientNetLite0Features,
     FeatureNetwork,
     RawPixels,
+    as_colour_squares,
     compute_features,
     distance_name,
 )
@@ -92,6 +97,15 @@ def test_the_garments_classifier_too(fashion_test: ImageSet) -> None:
     assert reached == pytest.approx(network.settings["test_accuracy"], abs=2e-4)
     with pytest.raises(UnknownNameError, match="Did you mean 'mnist'"):
         DigitsClassifier.bundled("mnst")
+
+
+@pytest.mark.parametrize("n", [1, 999, 1000, 1500])
+def test_the_accuracy_is_scikit_learns_however_many_images_there_are(n: int, digits: DigitsClassifier) -> None:
+    images = torch.rand(n, 1, 28, 28, generator=torch.Generator().manual_seed(n))
+    labels = torch.randint(0, 10, (n,), generator=torch.Generator().manual_seed(1))
+    with torch.inference_mode():
+        told = digits.logits(digits(images)).argmax(dim=1)
+    assert accuracy(digits, images, labels) == pytest.approx(accuracy_score(labels.numpy(), told.numpy()))
 
 
 def test_bundled_weights_are_small() -> None:
@@ -165,6 +179,46 @@ def test_efficientnet_sees_grey_as_three_equal_channels(lite: EfficientNetLite0F
     torch.testing.assert_close(lite(grey), lite(grey.expand(-1, 3, -1, -1)))
     assert lite(grey).shape == (2, 1280)
     assert lite.name == "EfficientNet-Lite0 at 64"
+
+
+def test_efficientnet_is_given_what_its_training_gave_it_and_its_maps_are_averaged(
+    lite: EfficientNetLite0Features, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """TensorFlow's efficientnet-lite states MEAN_RGB = 127 and STDDEV_RGB = 128, of 0 to 255."""
+    given: list[Tensor] = []
+    maps = torch.arange(2 * 1280 * 4, dtype=torch.float32).view(2, 1280, 2, 2).sin()
+
+    def watched(images: Tensor) -> Tensor:
+        given.append(images)
+        return maps
+
+    monkeypatch.setattr(lite.network, "extract_features", watched)
+    found = lite(torch.stack([torch.zeros(3, 64, 64), torch.full((3, 64, 64), 1.0)]))
+    torch.testing.assert_close(given[0][0], torch.full((3, 64, 64), -127 / 128))
+    torch.testing.assert_close(given[0][1], torch.full((3, 64, 64), 1.0))
+    np.testing.assert_allclose(found.numpy(), maps.numpy().mean(axis=(2, 3)), atol=1e-6)
+
+
+@pytest.mark.parametrize("side", [8, 19, 40])
+def test_squares_are_resized_as_pillow_does_where_they_shall_not_alias(side: int, generator: torch.Generator) -> None:
+    image = torch.rand(1, 1, 24, 32, generator=generator)
+    whole = Image.fromarray(image[0, 0].numpy()).resize((side, side), Image.Resampling.BILINEAR)
+    found = as_colour_squares(image, side, antialias=True)
+    assert found.shape == (1, 3, side, side)
+    for channel in found[0]:
+        np.testing.assert_allclose(channel.numpy(), np.asarray(whole), atol=1e-5)
+
+
+@pytest.mark.parametrize("side", [8, 19, 40])
+def test_without_antialiasing_squares_are_read_between_pixels_by_scipy(side: int, generator: torch.Generator) -> None:
+    """At the middle of each new pixel, in old ones, and nowhere else."""
+    image = torch.rand(1, 3, 24, 32, generator=generator)
+    middles = [(np.arange(side) + 0.5) * length / side - 0.5 for length in (24, 32)]
+    places = np.meshgrid(*middles, indexing="ij")
+    found = as_colour_squares(image, side, antialias=False)[0]
+    for channel, original in zip(found, image[0], strict=True):
+        expected = scipy.ndimage.map_coordinates(original.numpy(), places, order=1, mode="nearest")
+        np.testing.assert_allclose(channel.numpy(), expected, atol=1e-5)
 
 
 def test_efficientnet_without_its_packages_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

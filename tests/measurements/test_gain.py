@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from latlas.data.images import ImageSet
+from latlas.encodings.engines.engine import LocalEngine
 from latlas.measurements.gain import reconstruction_gain
 from latlas.models.adapters.callables import CallableModel
 
@@ -43,6 +44,14 @@ def test_the_gain_of_a_linear_decoder_has_a_closed_form(n: int, mixing: Tensor, 
     np.testing.assert_allclose(gain.mean.numpy(), growth.mean(axis=0), rtol=1e-4, atol=1e-9)  # decoded in float32
     expected = growth.std(axis=0, ddof=1) / np.sqrt(n)
     np.testing.assert_allclose(gain.standard_error.numpy(), expected, rtol=1e-4, atol=1e-9)
+
+
+def test_an_engine_gives_the_gain_and_the_error_of_the_whole(mixing: Tensor, generator: torch.Generator) -> None:
+    codes = torch.randn(7, LATENT, generator=generator)
+    images = ImageSet("few", torch.rand(7, *SHAPE, generator=generator))
+    alone, parted = (reconstruction_gain(planted(mixing), codes, images, engine=engine) for engine in (None, LocalEngine()))
+    torch.testing.assert_close(parted.mean, alone.mean, rtol=1e-12, atol=1e-18)
+    torch.testing.assert_close(parted.standard_error, alone.standard_error, rtol=1e-9, atol=1e-18)
 
 
 def test_a_variable_that_the_decoder_ignores_gains_exactly_nothing(mixing: Tensor, generator: torch.Generator) -> None:

@@ -5,7 +5,9 @@ The reference weights are not here, so no feature is compared with the reference
 
 from pathlib import Path
 
+import numpy as np
 import pytest
+import scipy.ndimage
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
@@ -80,6 +82,26 @@ def test_means_leave_padding_out_and_the_last_block_takes_maxima(weights: dict[s
     assert inception.average_pool(torch.ones(1, 1, 4, 4)).equal(torch.ones(1, 1, 4, 4))
     assert network.Mixed_7b.pool is inception.average_pool
     assert network.Mixed_7c.pool is inception.largest_pool
+
+
+def test_images_come_to_the_network_as_pytorch_fid_gives_them(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From -1 to 1, grey in three channels, resized by SciPy's linear interpolation between pixels without antialiasing."""
+    given: list[Tensor] = []
+    network = InceptionFeatures(checkpoint)
+    monkeypatch.setattr(network.network, "forward", lambda images: given.append(images) or torch.zeros(len(images), 2048))
+    grey = torch.rand(1, 1, 400, 600, generator=torch.Generator().manual_seed(1))
+    network(grey)
+    places = np.meshgrid(*((np.arange(299) + 0.5) * length / 299 - 0.5 for length in (400, 600)), indexing="ij")
+    expected = 2 * scipy.ndimage.map_coordinates(grey[0, 0].numpy(), places, order=1, mode="nearest") - 1
+    assert given[0].shape == (1, 3, 299, 299)
+    for channel in given[0][0]:
+        np.testing.assert_allclose(channel.numpy(), expected, atol=2e-4)
+
+
+def test_its_normalisations_have_tensorflows_epsilon() -> None:
+    """0.001 in the slim model, where PyTorch's own default is a hundredth of that."""
+    norms = [module for module in InceptionV3().modules() if isinstance(module, torch.nn.BatchNorm2d)]
+    assert {module.eps for module in norms} == {0.001}
 
 
 def test_other_files_are_refused(weights: dict[str, Tensor], tmp_path: Path) -> None:

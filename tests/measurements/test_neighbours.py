@@ -83,6 +83,21 @@ def test_a_lost_mode_costs_recall_and_coverage_and_not_precision(generator: torc
     assert found.coverage < 0.55
 
 
+def test_with_groups_of_one_the_errors_are_those_of_leaving_each_image_out(generator: torch.Generator) -> None:
+    """Tukey's variance of the definitions, of either set in turn: which image is in which group is then no matter."""
+    first = torch.randn(12, 3, generator=generator, dtype=torch.float64).numpy()
+    second = 1.5 * torch.randn(12, 3, generator=generator, dtype=torch.float64).numpy() + 0.4
+    found = precision_recall_density_coverage(torch.from_numpy(first), torch.from_numpy(second), k=2, resamples=12)
+    left_out = [
+        np.array([by_definition(np.delete(first, row, axis=0), second, 2) for row in range(12)]),
+        np.array([by_definition(first, np.delete(second, row, axis=0), 2) for row in range(12)]),
+    ]
+    expected = np.sqrt(sum(11 * each.var(axis=0) for each in left_out))
+    assert bool((expected > 0).all())
+    errors = (found.precision_error, found.recall_error, found.density_error, found.coverage_error)
+    assert errors == pytest.approx(tuple(expected), rel=1e-9)
+
+
 def test_the_jackknife_errs_upwards_and_not_far(generator: torch.Generator) -> None:
     """Against the spread of new draws, which 30 of them tell to 13 %."""
     found = [precision_recall_density_coverage(*pair(generator)) for _ in range(30)]

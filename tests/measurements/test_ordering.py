@@ -22,6 +22,8 @@ from latlas.base.errors import (
 from latlas.data.images import ImageSet
 from latlas.encodings.encode import encode
 from latlas.encodings.encoding import Encoding
+from latlas.measurements import ordering
+from latlas.measurements.elimination import Elimination
 from latlas.measurements.gain import growths, reconstruction_gain
 from latlas.measurements.jacobians import squared_derivatives
 from latlas.measurements.ordering import MEASURES, Ordering, order_variables, rank_agreement
@@ -119,6 +121,57 @@ def test_neighbours_are_tied_where_a_paired_test_does_not_tell_them_apart(
             assert tied == (test.pvalue > 1 - confidence)
 
 
+def test_a_top_that_all_images_decided_is_tied_only_where_a_paired_test_says_so(
+    planted: CallableModel, images: ImageSet, codes: Tensor
+) -> None:
+    """60 images are one round: nothing was settled before they were used up, and the difference is known all the same."""
+    few, points = images.slice(0, 60), codes[:60]
+    growth = growths(planted, points, few, range(LATENT)).numpy()
+    told = set()
+    for top in range(1, LATENT):
+        found = order_variables(planted, few, codes=points, top=top)
+        assert found.fast
+        assert int(found.seen.min()) == 60
+        test = ttest_rel(growth[:, found.variables[top - 1]], growth[:, found.variables[top]])
+        assert found.border_tied == (test.pvalue > 0.05)
+        told.add(found.border_tied)
+    assert told == {False, True}
+
+
+@pytest.mark.parametrize("n", [2, 3, 5])
+def test_of_few_images_a_tie_is_students_and_not_the_normal_laws(
+    n: int, planted: CallableModel, images: ImageSet, codes: Tensor
+) -> None:
+    few, points = images.slice(0, n), codes[:n]
+    growth = growths(planted, points, few, range(LATENT)).numpy()
+    for confidence in np.linspace(0.5, 0.995, 34):
+        found = order_variables(planted, few, codes=points, fast=False, confidence=float(confidence))
+        for rank, tied in enumerate(found.tied):
+            test = ttest_rel(growth[:, found.variables[rank]], growth[:, found.variables[rank + 1]])
+            assert tied == (test.pvalue > 1 - confidence)
+
+
+def test_the_top_stands_before_all_others_whatever_rough_scores_say(
+    planted: CallableModel, images: ImageSet, codes: Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Beyond the top a score is of few images, and may look larger than those of the top."""
+    growth = torch.rand(10, LATENT, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    growth += torch.tensor([5.0, 0.0, 0.0, 9.0, 7.0, 0.0])
+    decided = Elimination(
+        top=(0, 4),
+        rows=torch.arange(10),
+        growth=growth,
+        seen=torch.full((LATENT,), 10),
+        settled=True,
+        rounds=1,
+        decodes=10 * (LATENT + 1),
+    )
+    monkeypatch.setattr(ordering, "eliminate", lambda *_, **__: decided)
+    found = order_variables(planted, images, codes=codes, top=2)
+    assert found.leading == (4, 0)
+    assert found.variables[2] == 3
+
+
 def test_the_error_of_a_fast_score_is_its_spread_over_sets(planted: CallableModel, mixing: Tensor) -> None:
     """Sets of images drawn anew, and a sample of each: the stated error covers both."""
     strongest = 1
@@ -199,6 +252,22 @@ def test_the_jacobian_norm_is_that_of_reverse_mode(generator: torch.Generator) -
     each = full.double().square().mean(dim=1)
     delta = each.std(dim=0) / 20**0.5 / (2 * expected)
     torch.testing.assert_close(found.standard_error, delta, rtol=1e-4, atol=0.0)
+
+
+def test_positions_whose_derivatives_cancel_count_in_full(generator: torch.Generator) -> None:
+    """A channel's derivative is the sum of squares over its positions; added up with one sign, these would leave nothing."""
+    pattern = torch.tensor([1.0, -1.0, 2.0, -2.0])
+    model = CallableModel(
+        name="cancelling",
+        image_shape=(1, 1, 1),
+        latent_shape=(1, 2, 2),
+        decode_with=lambda z: (z.flatten(1) @ pattern.to(z.dtype)).view(-1, 1, 1, 1),
+    )
+    points = torch.randn(4000, 1, 2, 2, generator=generator)
+    drawn = squared_derivatives(model, points, seed=1)
+    assert float(drawn.mean()) == pytest.approx(10.0, abs=5 * float(drawn.std()) / 4000**0.5)
+    assert drawn.equal(squared_derivatives(model, points, seed=1))
+    assert not drawn.equal(squared_derivatives(model, points, seed=2))
 
 
 def test_every_measure_finds_the_planted_order_where_codes_are_standard_normal(

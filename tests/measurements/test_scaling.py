@@ -10,7 +10,7 @@ from torch import Tensor
 from latlas.base.errors import IllPosedError
 from latlas.base.provenance import Provenance
 from latlas.encodings.encoding import Encoding
-from latlas.measurements.scaling import LatentScaling, latent_scaling
+from latlas.measurements.scaling import ConfiguredScaling, LatentScaling, latent_scaling
 from latlas.models.protocols import CodeScale
 
 CHANNELS = 3
@@ -158,6 +158,18 @@ def test_a_stated_factor_fits_within_a_tenth(ratio: float, fits: bool) -> None:
     found = latent_scaling(encoding_of(mean), configured=CodeScale(factor=(factor,))).configured
     assert found is not None
     assert found.deviation == pytest.approx(ratio, rel=1e-9)
+    assert found.fits is fits
+
+
+@pytest.mark.parametrize(
+    ("deviation", "error", "fits"),
+    [
+        (1.0999, 0.0, True), (1.1001, 0.0, False), (0.9001, 0.0, True), (0.8999, 0.0, False),
+        (1.1499, 0.05, True), (1.1501, 0.05, False), (1.1001, float("nan"), False),
+    ],
+)  # fmt: skip
+def test_a_deviation_may_be_off_by_a_tenth_or_by_three_standard_errors(deviation: float, error: float, fits: bool) -> None:
+    found = ConfiguredScaling(scale=CodeScale(), mean=0.0, mean_error=0.0, deviation=deviation, deviation_error=error)
     assert found.fits is fits
 
 

@@ -266,6 +266,32 @@ def test_with_its_error_the_distance_is_the_same(generator: torch.Generator) -> 
     assert reduce(Moments.merge, groups(a, 5)).count == 100
 
 
+def test_the_jackknife_is_that_of_leaving_each_group_out_by_scipy(generator: torch.Generator) -> None:
+    """Tukey's variance and Quenouille's bias written out, of either cloud in turn: rows alone, and rows in fives."""
+    a, b = cloud(12, 3, generator), 2 * cloud(20, 3, generator) + 0.5
+    found = frechet_distance_with_error(groups(a, 12), groups(b, 4))
+    parts = b.tensor_split(4)
+    left_out = [
+        np.array([by_scipy(torch.cat([a[:row], a[row + 1 :]]), b) for row in range(12)]),
+        np.array([by_scipy(a, torch.cat([*parts[:group], *parts[group + 1 :]])) for group in range(4)]),
+    ]
+    variance = sum((len(each) - 1) * each.var() for each in left_out)
+    bias = sum((len(each) - 1) * (each.mean() - by_scipy(a, b)) for each in left_out)
+    assert found.standard_error == pytest.approx(math.sqrt(variance), rel=1e-6)
+    assert found.bias == pytest.approx(bias, rel=1e-5)
+
+
+def test_the_share_that_is_rounding_is_told_of_either_cloud() -> None:
+    """63 variances of a hundred-trillionth of the first are below what a factor of 64 variables can hold."""
+    tiny = torch.full((64,), 1e-14, dtype=torch.float64)
+    tiny[0] = 1.0
+    alone = torch.diag((tiny == 1.0).double())
+    one, other = moments_with(torch.diag(tiny)), moments_with(alone)
+    for found in (frechet_distance_of(one, other), frechet_distance_of(other, one)):
+        assert found.clipped_mass == pytest.approx(63e-14 / 2, rel=0.01, abs=0)
+    assert frechet_distance_of(one, one).clipped_mass == pytest.approx(63e-14, rel=0.01, abs=0)
+
+
 # Mistakes
 
 

@@ -141,6 +141,20 @@ def test_a_pair_that_alone_decides_its_prediction_forbids_least_squares() -> Non
     assert math.isfinite(float(errors.sum()))
 
 
+@pytest.mark.parametrize(("others", "told"), [(1e-5, False), (1e-2, True)])
+def test_a_pair_that_keeps_a_hundred_millionth_of_its_residual_is_not_left_out_by_arithmetic(others: float, told: bool) -> None:
+    """A variable that is 1 in the first pair and small in all others, which alone could tell its weight."""
+    x, y = pairs(30, 4)
+    small = others * torch.randn(30, 1, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    x = torch.cat([x, small], dim=1)
+    x[0, -1] = 1.0
+    found = leave_one_out(Spectrum.of(PairedMoments.of(x, y)), batches(x, y, 30), [0.0])[0]
+    if told:
+        np.testing.assert_allclose(found.numpy(), brute_force(x, y, 0.0, True), rtol=1e-6)
+    else:
+        assert found.isinf().all()
+
+
 def test_other_pairs_than_those_of_the_moments_are_noticed() -> None:
     x, y = pairs(30, 4)
     with pytest.raises(IllPosedError, match="needs the 30 pairs of the moments again, and 29 came"):

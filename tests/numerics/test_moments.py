@@ -148,6 +148,15 @@ def test_a_constant_variable_has_its_value_as_mean_and_no_spread_at_all(value: f
     assert moments.scatter.tolist() == [[0.0, 0.0], [0.0, 0.0]]
 
 
+def test_rounding_is_no_variance_however_often_its_rows_come_again() -> None:
+    """A two-hundred-trillionth of the mean; merging doubles the rows twenty times, and the deviation stays what it was."""
+    moments = Moments.of(torch.tensor([[1 - 5e-15, 1 - 5e-14], [1 + 5e-15, 1 + 5e-14]], dtype=torch.float64))
+    for _ in range(21):
+        assert moments.constant().tolist() == [True, False]
+        moments = moments.merge(moments)
+    assert moments.count == 2**22
+
+
 @pytest.mark.parametrize(("rows", "ddof"), [(0, 0), (1, 1), (0, 1)])
 def test_a_covariance_of_too_few_rows_is_refused(rows: int, ddof: int) -> None:
     with pytest.raises(IllPosedError, match=f"ddof={ddof} needs more than {ddof} rows, got {rows}"):

@@ -2,16 +2,26 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.integrate import quad
+from scipy.linalg import sqrtm
 from scipy.stats import norm, special_ortho_group
 from torch import Tensor
 
 from latlas.base.errors import IllPosedError, NonFiniteError, SettingError
-from latlas.numerics.normality import cloud_shape, empty_share, energy_coefficient, largest_of_normals, standardised
+from latlas.numerics import normality
+from latlas.numerics.normality import (
+    CloudShape,
+    cloud_shape,
+    empty_share,
+    energy_coefficient,
+    largest_of_normals,
+    standardised,
+)
 
 
 def normal(count: int, size: int, seed: int = 0) -> Tensor:
@@ -80,6 +90,20 @@ def test_standardising_takes_away_place_size_and_tilt_and_nothing_else() -> None
     assert energy_coefficient(whitened) == pytest.approx(energy_coefficient(standardised(points)), rel=1e-9)
 
 
+def test_standardising_is_by_the_symmetric_root_that_scipy_finds() -> None:
+    """Of all roots of the inverse covariance the one that turns nothing: cells are cut along the coordinates."""
+    points = normal(400, 3) @ torch.tensor([[1.0, 0.5, 0.0], [0.0, 2.0, 0.3], [0.4, 0.0, 0.7]], dtype=torch.float64) + 3
+    centred = (points - points.mean(dim=0)).numpy()
+    root = np.linalg.inv(sqrtm(np.cov(centred.T, ddof=0)).real)
+    np.testing.assert_allclose(standardised(points).numpy(), centred @ root, rtol=1e-9, atol=1e-10)
+
+
+def test_the_coefficient_of_few_normal_points_is_zero_on_average() -> None:
+    """Were a point counted among its own neighbours, ten points would have 0.05."""
+    found = [energy_coefficient(normal(10, 2, seed)) for seed in range(1500)]
+    assert abs(float(np.mean(found))) < 0.01
+
+
 @pytest.mark.parametrize("make", [lambda: shell(4000, 3), lambda: normal(4000, 3) ** 3], ids=["shell", "rays"])
 def test_planted_clouds_that_are_not_normal_stand_out_in_both_numbers(make: object) -> None:
     points = standardised(make())  # type: ignore[operator]
@@ -109,12 +133,49 @@ def test_the_largest_of_twenty_normal_clouds_is_exceeded_by_one_in_twenty_one() 
     assert cloud_shape(shell(300, 2)).energy > 0.01 > largest.energy
 
 
+def test_it_is_the_largest_of_twenty_and_of_no_fewer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each of another seed, and of each measure NumPy's largest."""
+    clouds: list[Tensor] = []
+    shape = normality.cloud_shape
+
+    def watched(codes: Tensor) -> CloudShape:
+        clouds.append(codes)
+        return shape(codes)
+
+    monkeypatch.setattr(normality, "cloud_shape", watched)
+    largest = largest_of_normals(60, 2)
+    assert len({tuple(cloud.flatten().tolist()) for cloud in clouds}) == 20
+    found = [shape(cloud) for cloud in clouds]
+    for name in ("energy", "empty", "energy_to_prior"):
+        assert getattr(largest, name) == np.max([getattr(each, name) for each in found])
+
+
 def test_the_empty_share_is_the_probability_of_the_hole() -> None:
     """Points where the first coordinate is negative: half of the normal has none."""
     points = normal(20_000, 3)
     assert empty_share(points[points[:, 0] < 0], side=4) == pytest.approx(0.5)
     corner = (points > 0).all(dim=1)
     assert empty_share(points[~corner], side=2) == pytest.approx(1 / 8)
+
+
+@pytest.mark.parametrize("side", [3, 4, 10])
+def test_cells_are_cut_at_scipys_quantiles(side: int) -> None:
+    """A point close to every cut on either side fills all cells; without the outermost two, two are empty."""
+    cuts = torch.from_numpy(norm.ppf(np.arange(1, side) / side))
+    around = torch.cat([cuts - 1e-6, cuts + 1e-6]).sort().values[:, None]
+    assert empty_share(around, side=side) == pytest.approx(0.0)
+    assert empty_share(around[1:-1], side=side) == pytest.approx(2 / side)
+
+
+@pytest.mark.parametrize(("thickness", "flat"), [(0.0, True), (1e-7, True), (1e-5, False)])
+def test_a_cloud_is_flat_where_one_deviation_is_a_millionth_of_another(thickness: float, flat: bool) -> None:
+    cloud = normal(200, 3) * torch.tensor([1.0, 1.0, thickness], dtype=torch.float64)
+    cloud = cloud @ torch.from_numpy(special_ortho_group.rvs(3, random_state=1)) + 2
+    if flat:
+        with pytest.raises(IllPosedError, match="one direction does not vary"):
+            standardised(cloud)
+    else:
+        np.testing.assert_allclose(np.cov(standardised(cloud).numpy().T, ddof=0), np.eye(3), atol=1e-4)
 
 
 def test_every_point_falls_into_a_cell_however_far_out() -> None:

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.distributions import Normal, kl_divergence
 
-from latlas.numerics.posteriors import ACTIVE_VARIANCE, PosteriorMoments
+from latlas.numerics.moments import MarginalMoments
+from latlas.numerics.posteriors import ACTIVE_VARIANCE, PosteriorMoments, mean_by_channel, sum_by_channel
 
 ROWS = 40
 
@@ -82,6 +83,21 @@ def test_a_variable_is_active_strictly_above_burdas_threshold() -> None:
     mean = torch.stack([deviation, -deviation]) + 5
     assert PosteriorMoments.of(mean, torch.zeros_like(mean)).active().tolist() == [False, False, True, True]
     assert ACTIVE_VARIANCE == 0.01
+
+
+def test_a_variance_of_exactly_burdas_threshold_is_not_active() -> None:
+    variance = torch.tensor([0.01, np.nextafter(0.01, 1.0)], dtype=torch.float64)
+    means = MarginalMoments(1, torch.zeros(2, dtype=torch.float64), variance)
+    assert PosteriorMoments(means, *(torch.ones(2, dtype=torch.float64),) * 3).active().tolist() == [False, True]
+
+
+def test_channels_are_numpys_means_and_sums_over_positions() -> None:
+    values = torch.randn(3, 2, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    np.testing.assert_allclose(mean_by_channel(values).numpy(), values.numpy().mean(axis=(1, 2)), rtol=1e-12)
+    np.testing.assert_allclose(sum_by_channel(values).numpy(), values.numpy().sum(axis=(1, 2)), rtol=1e-12)
+    vector = values[:, 0, 0]
+    assert mean_by_channel(vector).equal(vector)
+    assert sum_by_channel(vector).equal(vector)
 
 
 def test_half_precision_posteriors_are_accumulated_in_double() -> None:

@@ -2,6 +2,7 @@
 
 from dataclasses import FrozenInstanceError
 
+import mpmath
 import numpy as np
 import pytest
 import scipy.linalg
@@ -82,6 +83,20 @@ def test_the_condition_tells_how_many_digits_were_lost(spread: float) -> None:
     fit = fit_affine(PairedMoments.of(codes, codes @ weight))
     assert fit.condition > 1 / spread**2
     assert relative(fit.weight, weight) < 1e-15 * fit.condition
+
+
+def test_one_step_of_refinement_leaves_a_fifth_of_the_rounding_that_the_condition_allows() -> None:
+    """Against the same normal equations in 50 digits. Without the step it is twice as much."""
+    shares = []
+    for seed in range(12):
+        codes = randn(200, 1, seed=seed) + 0.01 * randn(200, 6, seed=seed + 100)
+        moments = PairedMoments.of(codes, codes @ randn(6, 1, seed=seed + 200))
+        fit = fit_affine(moments)
+        with mpmath.workdps(50):
+            exact = mpmath.lu_solve(mpmath.matrix(moments.source.scatter.tolist()), mpmath.matrix(moments.cross.tolist()))
+        wanted = torch.tensor([[float(value)] for value in exact], dtype=torch.float64)
+        shares.append(relative(fit.weight, wanted) / (fit.condition * np.finfo(float).eps))
+    assert np.median(shares) < 0.2
 
 
 @pytest.mark.parametrize(("source", "target"), [(1, 1), (3, 5), (20, 4)])
@@ -322,6 +337,15 @@ def test_condition_is_that_of_the_correlation_matrix() -> None:
     x, y = noisy(90, 5, 2)
     fit = fit_affine(PairedMoments.of(x, y))
     assert fit.condition == pytest.approx(np.linalg.cond(np.corrcoef(x.numpy().T)), rel=1e-9)
+
+
+def test_a_single_direction_that_repeats_others_makes_a_fit_ill_posed() -> None:
+    x, y = noisy(90, 6, 2)
+    assert not fit_affine(PairedMoments.of(x, y)).ill_posed
+    x[:, 5] = x[:, 0] - 2 * x[:, 1]
+    assert np.linalg.matrix_rank(x.numpy() - x.numpy().mean(axis=0)) == 5
+    assert fit_affine(PairedMoments.of(x, y)).ill_posed
+    assert not fit_affine(PairedMoments.of(x, y), ridge=1.0).ill_posed
 
 
 # Generalised cross-validation

@@ -8,13 +8,14 @@ import pytest
 import torch
 from scipy import stats
 from sklearn.mixture import GaussianMixture
+from torch.distributions import Normal, kl_divergence
 
 from latlas.base.errors import CodeShapeError, IllPosedError, SettingError, UnknownNameError
 from latlas.base.provenance import Provenance
 from latlas.encodings.encoding import Encoding
 from latlas.models.adapters.callables import CallableModel
 from latlas.samplers.fit import COLLAPSED_RATIO, SAMPLER_KINDS, fit_sampler, load_sampler
-from latlas.samplers.second_stage import SecondStageSettings
+from latlas.samplers.second_stage import SecondStage, SecondStageNetwork, SecondStageSettings, _loss
 
 QUICK = SecondStageSettings(width=32, layers=2, epochs=12, batch_size=100)
 
@@ -134,6 +135,106 @@ def test_the_seed_decides_a_fit(two_moons: Encoding) -> None:
 
     assert draws(1).equal(draws(1))
     assert not draws(1).equal(draws(2))
+
+
+@pytest.mark.parametrize("renormalised", [False, True])
+def test_of_posteriors_of_unlike_width_the_mean_variance_counts(renormalised: bool) -> None:
+    """Not the variance of the mean logarithm, which here is a third of it."""
+    generator = torch.Generator().manual_seed(3)
+    encoding = _encoding(torch.randn(6000, 2, generator=generator), 1.5 * torch.randn(6000, 2, generator=generator) - 1)
+    drawn = fit_sampler("moments", encoding, renormalised=renormalised).sample(60_000, torch.Generator().manual_seed(0))
+    np.testing.assert_allclose(drawn.double().numpy().var(axis=0), _law_moments(encoding)[1], rtol=0.05)
+
+
+def test_the_variance_ratio_is_of_all_variables_together_and_the_prior_is_never_called_collapsed() -> None:
+    """Codes of variance 4 and 1/4 under a standard normal: 2 over 4.25."""
+    codes = torch.randn(5000, 2, generator=torch.Generator().manual_seed(0)) * torch.tensor([2.0, 0.5])
+    sampler = fit_sampler("prior", _encoding(codes))
+    assert sampler.variance_ratio == pytest.approx(2 / 4.25, rel=0.05)
+    assert sampler.variance_ratio < COLLAPSED_RATIO
+    assert sampler.warnings == ()
+
+
+@pytest.mark.parametrize("kind", ["gaussian", "mixture"])
+def test_one_gaussian_has_numpys_covariance_whatever_the_units(kind: str) -> None:
+    generator = torch.Generator().manual_seed(4)
+    mixing = torch.tensor([[1.0, 0.0, 0.0], [0.9, 0.4, 0.0], [-0.7, 0.5, 0.5]]) * torch.tensor([1.0, 50.0, 0.02])
+    codes = torch.randn(5000, 3, generator=generator) @ mixing
+    drawn = fit_sampler(kind, _encoding(codes), components=1).sample(100_000, torch.Generator().manual_seed(0))
+    ours, theirs = drawn.double().numpy(), codes.double().numpy()
+    np.testing.assert_allclose(ours.std(axis=0), theirs.std(axis=0), rtol=0.015)
+    np.testing.assert_allclose(np.corrcoef(ours.T), np.corrcoef(theirs.T), atol=0.015)  # five standard errors of 100,000
+
+
+def test_a_rare_cluster_is_drawn_as_rarely() -> None:
+    generator = torch.Generator().manual_seed(5)
+    rare = torch.rand(4000, 1, generator=generator) < 0.1
+    codes = 0.3 * torch.randn(4000, 2, generator=generator) + 6.0 * rare
+    drawn = fit_sampler("mixture", _encoding(codes), components=2).sample(20_000, torch.Generator().manual_seed(0))
+    assert float((drawn[:, 0] > 3).double().mean()) == pytest.approx(float(rare.double().mean()), abs=0.01)
+
+
+def test_the_seed_decides_where_a_mixture_starts_and_what_posteriors_give() -> None:
+    generator = torch.Generator().manual_seed(6)
+    plain = _encoding(torch.randn(300, 4, generator=generator))
+    wide = _encoding(plain.mean, torch.zeros(300, 4))
+    for kind, encoding in (("mixture", plain), ("moments", wide)):
+        first, again, other = (
+            fit_sampler(kind, encoding, components=6, seed=seed).density.tensors()["means"] for seed in (1, 1, 2)
+        )
+        assert first.equal(again)
+        assert not torch.allclose(first, other, rtol=1e-3)
+
+
+# The second stage
+
+
+def test_the_loss_of_a_second_stage_is_torchs_negative_evidence_bound_but_for_a_constant() -> None:
+    torch.manual_seed(0)
+    network, codes = SecondStageNetwork(3, 8, 2), torch.randn(50, 3)
+    network.log_gamma.data.fill_(-0.4)
+    found = _loss(network, codes, torch.Generator().manual_seed(7))
+    mean, log_variance = network.encode(codes)
+    posterior = Normal(mean, (0.5 * log_variance).exp())
+    second = mean + torch.randn(50, 3, generator=torch.Generator().manual_seed(7)) * posterior.scale
+    likelihood = Normal(network.decode(second), np.exp(-0.4)).log_prob(codes).sum(dim=1)
+    bound = likelihood - kl_divergence(posterior, Normal(0.0, 1.0)).sum(dim=1)
+    assert found.item() == pytest.approx(-bound.mean().item() - 1.5 * np.log(2 * np.pi), rel=1e-5)
+
+
+def test_a_second_stage_whose_network_draws_nothing_has_the_deviation_of_its_likelihood() -> None:
+    network = SecondStageNetwork(2, 4, 1)
+    network.log_gamma.data.fill_(np.log(0.3))
+    network.decoder_head.weight.data.zero_()
+    network.decoder_head.bias.data.copy_(torch.tensor([1.0, -2.0]))
+    centre, spread = torch.tensor([5.0, 0.0]).double(), torch.tensor([1.0, 10.0]).double()
+    drawn = SecondStage(network, centre, spread).draw(4000, torch.Generator().manual_seed(0)).numpy()
+    for variable, law in enumerate((stats.norm(6.0, 0.3), stats.norm(-20.0, 3.0))):
+        assert stats.kstest(drawn[:, variable], law.cdf).pvalue > 0.01
+
+
+def test_a_second_stage_is_fitted_to_draws_from_the_posteriors() -> None:
+    """All means are 0, and whatever varies is in the posteriors: their deviation is 2."""
+    eager = SecondStageSettings(width=16, layers=1, epochs=12, batch_size=100, learning_rate=0.02)
+    encoding = _encoding(torch.zeros(2000, 2), torch.full((2000, 2), np.log(4.0)))
+    drawn = fit_sampler("second-stage", encoding, second_stage=eager).sample(10_000, torch.Generator().manual_seed(0))
+    np.testing.assert_allclose(drawn.double().numpy().std(axis=0), 2.0, rtol=0.15)
+
+
+def test_the_rate_of_a_second_stage_falls_along_a_cosine(two_moons: Encoding, monkeypatch: pytest.MonkeyPatch) -> None:
+    rates: list[float] = []
+
+    class Watched(torch.optim.SGD):
+        def __init__(self, parameters: object, *, lr: float, fused: bool) -> None:
+            super().__init__(parameters, lr=lr)  # type: ignore[arg-type]
+
+        def step(self, closure: object = None) -> None:  # type: ignore[override]
+            rates.append(self.param_groups[0]["lr"])
+
+    monkeypatch.setattr(torch.optim, "Adam", Watched)
+    fit_sampler("second-stage", two_moons, second_stage=QUICK)
+    assert len(rates) == 12 * 30
+    np.testing.assert_allclose(rates, 1e-3 * (1 + np.cos(np.pi * np.arange(360) / 360)) / 2, rtol=1e-9)
 
 
 def test_mistakes_are_told_with_their_remedy(two_moons: Encoding) -> None:

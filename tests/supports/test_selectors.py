@@ -203,6 +203,14 @@ def test_a_support_set_has_a_code_in_every_sector_of_the_leading_variables() -> 
     assert len({tuple(row) for row in signs.tolist()}) == 8
 
 
+def test_a_support_set_goes_by_how_much_variables_vary_and_not_by_how_large_they_are() -> None:
+    spread, mean = (torch.tensor(values, dtype=torch.float64) for values in ([0.1, 1.0, 0.1], [50.0, 0.0, -50.0]))
+    for seed in range(8):
+        codes = rows(400, 3, seed) * spread + mean
+        sides = (codes - codes.mean(dim=0))[chosen("support-set", codes, 2), 1] > 0
+        assert sorted(sides.tolist()) == [False, True]
+
+
 def test_a_support_set_follows_an_order_that_is_given() -> None:
     codes = rows(400, 4) * torch.tensor([1.0, 5.0, 0.2, 3.0], dtype=torch.float64)
     found = select("support-set", codes, 4, order=[2, 0, 1, 3]).tolist()

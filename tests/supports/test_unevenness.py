@@ -56,6 +56,42 @@ def test_against_the_gaussian_it_is_scipys_chi_square_with_its_shares() -> None:
     assert float(found.expected.sum()) == pytest.approx(140)  # given how many lie in any sector
 
 
+def test_the_chi_square_distribution_serves_from_five_expected_codes_on() -> None:
+    """Cochran's rule, at its border."""
+    assert not unevenness(table(9, 5, 3, 3), "uniform").simulated
+    assert unevenness(table(8, 5, 3, 3), "uniform").simulated
+
+
+@pytest.mark.parametrize("counts", [(4, 4, 4, 4), (7, 4, 3, 2), (8, 5, 2, 1), (16, 0, 0, 0)])
+def test_a_simulated_p_value_is_that_of_all_tables_by_scipys_multinomial_law(counts: tuple[int, ...]) -> None:
+    """Over all 969 tables of 16 codes in four sectors; ties count, and the table itself is one of those simulated."""
+    tables = [(a, b, c, 16 - a - b - c) for a in range(17) for b in range(17 - a) for c in range(17 - a - b)]
+    odd = [stats.chisquare(each).statistic >= stats.chisquare(counts).statistic - 1e-9 for each in tables]
+    exact = float(stats.multinomial(16, [1 / 4] * 4).pmf(np.array(tables)[odd]).sum())
+    found = [unevenness(table(*counts), "uniform", seed=seed).p_value for seed in range(5)]
+    for p_value in found:
+        assert p_value == pytest.approx((1 + 2000 * exact) / 2001, abs=5 * math.sqrt(exact * (1 - min(exact, 1)) / 2000) + 1e-9)
+    assert found[1] == unevenness(table(*counts), "uniform", seed=1).p_value
+    assert (len(set(found)) > 1) == (0.001 < exact < 0.999)
+
+
+@pytest.mark.parametrize("counts", [(6, 1, 2, 3), (4, 2, 2, 4), (1, 5, 5, 1)])
+def test_against_independence_each_simulated_table_is_held_against_its_own_shares(counts: tuple[int, ...]) -> None:
+    """Over all 455 tables of 12 codes, by SciPy: the law of the shares found, and each table's own contingency test."""
+    tables = np.array([(a, b, c, 12 - a - b - c) for a in range(13) for b in range(13 - a) for c in range(13 - a - b)])
+
+    def statistic(each: np.ndarray) -> float:
+        square = each.reshape(2, 2)
+        one_sided = (square.sum(axis=0) == 0).any() or (square.sum(axis=1) == 0).any()
+        return 0.0 if one_sided else float(stats.chi2_contingency(square, correction=False).statistic)
+
+    shares = stats.contingency.expected_freq(np.array(counts).reshape(2, 2)).ravel() / 12
+    odd = [statistic(each) >= statistic(np.array(counts)) - 1e-9 for each in tables]
+    exact = float(stats.multinomial(12, shares).pmf(tables[odd]).sum())
+    found = [unevenness(table(*counts), "independence", seed=seed).p_value for seed in range(5)]
+    assert np.mean(found) == pytest.approx((1 + 2000 * exact) / 2001, abs=4 * math.sqrt(exact * (1 - exact) / 10_000) + 1e-9)
+
+
 @pytest.mark.parametrize("against", ["uniform", "independence"])
 def test_few_expected_codes_bring_simulated_p_values_that_are_honest(against: str) -> None:
     """Tables drawn from independent, even sides: p-values are nowhere too small, and not large throughout either.

@@ -2,9 +2,12 @@
 
 import math
 
+import torch
+from torch import Tensor
+
 from latlas.numerics.solve import LinearFit
 
-_NEARLY_SINGULAR = 1e10  # condition at which a solve in float64 keeps some six digits
+NEARLY_SINGULAR = 1e10  # condition at which a solve in float64 keeps some six digits
 _LISTED = 8  # variables that a warning names one by one
 
 
@@ -49,7 +52,7 @@ def warnings_of(fit: LinearFit, *, unknowns: int | None) -> list[str]:
             "the one with the smallest weights was taken. A ridge (ridge='gcv'), more varied images, or pruning variables that "
             "repeat others would settle it."
         )
-    elif fit.condition > _NEARLY_SINGULAR and math.isfinite(fit.condition):
+    elif fit.condition > NEARLY_SINGULAR and math.isfinite(fit.condition):
         found.append(
             f"Nearly ill-posed: noise in the codes grows up to {fit.condition:.1e}-fold in the weights. A ridge (ridge='gcv') or "
             "more varied images would settle it."
@@ -60,6 +63,28 @@ def warnings_of(fit: LinearFit, *, unknowns: int | None) -> list[str]:
             "more on others than R2 says. Give more images, or a ridge (ridge='gcv')."
         )
     return found
+
+
+def evidence_of_inverse(weight: Tensor) -> dict[str, object]:
+    """Return what is known of the way back from what a weight makes, ready for JSON.
+
+    Args:
+        weight: of the way there, `s t`.
+    """
+    values = torch.linalg.svdvals(weight)
+    rank = int((values > values[0] * torch.finfo(values.dtype).eps * max(weight.shape)).sum())
+    condition = float(values[0] / values[rank - 1]) if rank else None
+    warnings = []
+    if rank < weight.shape[0]:
+        warnings.append(
+            f"The map there keeps {rank} of {weight.shape[0]} directions of its source. What it loses does not come back: of all "
+            "codes that it takes to the same place, the way back gives the shortest. A map fitted the other way gives the likeliest."
+        )
+    if condition is not None and condition > NEARLY_SINGULAR:
+        warnings.append(
+            f"Nearly singular: noise in the codes grows up to {condition:.1e}-fold on the way back. Fit the other way instead."
+        )
+    return {"rank": rank, "condition": condition, "warnings": warnings}
 
 
 def _where(flags: list[bool]) -> list[int]:

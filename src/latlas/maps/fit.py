@@ -249,9 +249,15 @@ def _checked(pairs: Iterable[tuple[Tensor, Tensor]]) -> Iterator[tuple[Tensor, T
 def _check_pair(source: Tensor, target: Tensor) -> None:
     for name, codes in (("source", source), ("target", target)):
         if codes.ndim != 2 or codes.shape[1] == 0:
-            raise CodeShapeError(f"A vector map needs {name} codes of shape n x variables, got {tuple(codes.shape)}.")
+            raise CodeShapeError(
+                f"A vector map needs {name} codes of shape n x variables, got {tuple(codes.shape)}. Flatten spatial codes, or use "
+                "fit_spatial_map where both are spatial."
+            )
     if source.shape[0] != target.shape[0]:
-        raise CodeShapeError(f"Source and target codes must be paired: got {source.shape[0]} and {target.shape[0]} of them.")
+        raise CodeShapeError(
+            f"Source and target codes must be paired: got {source.shape[0]} and {target.shape[0]} of them. Encode the same images "
+            "with both models."
+        )
 
 
 def _moments_hash(moments: PairedMoments) -> dict[str, str]:

@@ -3,9 +3,10 @@
 import math
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 
-from latlas.base.errors import SettingError, unknown_name
+from latlas.base.errors import CodeShapeError, SettingError, unknown_name
 from latlas.encodings.encoding import Encoding
 
 
@@ -24,6 +25,33 @@ def name_of(given: Tensor | Encoding | str, otherwise: str) -> str:
 def fingerprint_of(given: Tensor | Encoding | str) -> str | None:
     """Return the fingerprint of the model that an encoding was made by; None where it is not known."""
     return given.provenance.model if isinstance(given, Encoding) else None
+
+
+def exact_type(codes: Tensor) -> torch.dtype:
+    """Return the type that codes are mapped in: float64, but on Apple's devices, which know none."""
+    return torch.float32 if codes.device.type == "mps" else torch.float64
+
+
+def answer_type(codes: Tensor) -> torch.dtype:
+    """Return the type of mapped codes: the one they came in, unless that holds whole numbers alone and would cut them off."""
+    return codes.dtype if codes.is_floating_point() else exact_type(codes)
+
+
+def check_follows(end: tuple[str, str | None], start: tuple[str, str | None]) -> None:
+    """Raise if a map is known to start in another model's space than the one before it ends in.
+
+    Args:
+        end: name and fingerprint of the first map's target; None where it is not known.
+        start: of the second map's source.
+
+    Raises:
+        CodeShapeError: both models are known, and differ.
+    """
+    if None not in (end[1], start[1]) and end[1] != start[1]:
+        raise CodeShapeError(
+            f"The first map ends in codes of {end[0]} (weights {str(end[1])[:12]}), the second takes those of {start[0]} (weights "
+            f"{str(start[1])[:12]}): the same numbers mean other images there. Fit one from the first map's target."
+        )
 
 
 def check_ridge(ridge: float | str | None, words: Sequence[str]) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from latlas.base.artifacts import MISFITS, load_tensors, read_config, save_tensors, write_config, writing
@@ -16,6 +16,8 @@ from latlas.base.hub import Pushable
 from latlas.base.provenance import Provenance
 from latlas.encodings.mapped import batches
 from latlas.maps.cards import map_card
+from latlas.maps.evidence import evidence_of_inverse
+from latlas.maps.inputs import answer_type, check_follows, exact_type
 from latlas.models.carried_folders import artifact_folder
 
 KIND = "linear-map"
@@ -72,8 +74,8 @@ class LinearMap(Pushable):
         """What a person must hear of the fit before using it, with the cure; empty where it is well posed."""
         return tuple(self.evidence.get("warnings", ()))
 
-    def apply(self, codes: Float[Tensor, "n *source"]) -> Float[Tensor, "n target"]:
-        """Return the codes relocated into the target space, in the type they came in.
+    def apply(self, codes: Shaped[Tensor, "n *source"]) -> Float[Tensor, "n target"]:
+        """Return the codes relocated into the target space, in the type they came in; whole numbers as float64.
 
         Raises:
             CodeShapeError: codes of another width than the source's.
@@ -83,8 +85,9 @@ class LinearMap(Pushable):
                 f"This map takes codes of {self.source_size} variables ({self.source}), got shape {tuple(codes.shape)}. "
                 "Use codes of that model, or fit a map on encodings of yours."
             )
-        weight, bias = self.weight.to(codes.device), self.bias.to(codes.device)
-        return torch.cat([(part.double() @ weight + bias).to(codes.dtype) for part in batches(codes, _CHUNK)])
+        exact, answer = exact_type(codes), answer_type(codes)
+        weight, bias = self.weight.to(codes.device, exact), self.bias.to(codes.device, exact)
+        return torch.cat([(part.to(exact) @ weight + bias).to(answer) for part in batches(codes, _CHUNK)])
 
     def check_source(self, encoded: Provenance, *, name: str) -> None:
         """Raise if an encoding is known to be of another model than the one whose codes this map takes.
@@ -107,13 +110,14 @@ class LinearMap(Pushable):
         """Return the map that applies this one and then the other.
 
         Raises:
-            CodeShapeError: the other does not start where this one ends.
+            CodeShapeError: the other does not start where this one ends: in a space of another size, or of another model.
         """
         if other.source_size != self.target_size:
             raise CodeShapeError(
                 f"Cannot follow a map into {self.target_size} variables ({self.target}) by one from "
-                f"{other.source_size} ({other.source})."
+                f"{other.source_size} ({other.source}). Fit one from {self.target}."
             )
+        check_follows((self.target, self.target_fingerprint), (other.source, other.source_fingerprint))
         return LinearMap(
             weight=self.weight @ other.weight,
             bias=self.bias @ other.weight + other.bias,
@@ -126,6 +130,8 @@ class LinearMap(Pushable):
 
     def inverse(self) -> "LinearMap":
         """Return the map back; where it is not square, the least-squares (pseudo-)inverse.
+
+        Its `warnings` tell where something of the source is lost on the way, or noise would grow on the way back.
 
         Raises:
             IllPosedError: a square weight that is singular to rounding.
@@ -144,6 +150,7 @@ class LinearMap(Pushable):
             target=self.source,
             source_fingerprint=self.target_fingerprint,
             target_fingerprint=self.source_fingerprint,
+            evidence=evidence_of_inverse(self.weight),
         )
 
     def save_pretrained(self, folder: str | Path, *, replace: bool = False) -> None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
 from latlas.base.errors import CodeShapeError, IllPosedError, SettingError
@@ -14,7 +14,7 @@ from latlas.base.progress import Progress, silent
 from latlas.base.seeds import derived_seed, generator
 from latlas.encodings.encoding import Encoding, require_paired
 from latlas.maps.fit import fit_map
-from latlas.maps.inputs import codes_of
+from latlas.maps.inputs import answer_type, codes_of, exact_type
 from latlas.maps.linear import LinearMap
 
 _LEAST = 20  # pairs: fewer leave no two to hold out
@@ -63,20 +63,20 @@ class Perceptron:
     scale: Tensor  # deviation of what the affine map leaves, per target variable
     evidence: Mapping[str, Any]  # pairs, epochs, held_out_over_affine: squared error of held-out pairs, in shares of the affine
 
-    def apply(self, codes: Float[Tensor, "n *source"]) -> Float[Tensor, "n target"]:
-        """Return the codes carried into the target space, in the type they came in.
+    def apply(self, codes: Shaped[Tensor, "n *source"]) -> Float[Tensor, "n target"]:
+        """Return the codes carried into the target space, in the type they came in; whole numbers as float64.
 
         Raises:
             CodeShapeError: codes of another width than the source's.
         """
-        carried = self.base.apply(codes.double())
+        carried = self.base.apply(codes.to(exact_type(codes)))
         with torch.inference_mode():
             parts = [self.network(self._scaled(part)).double() for part in torch.split(codes, _CHUNK)]
         found = torch.cat(parts).clone() if parts else torch.zeros_like(carried)
-        return (carried + found.to(codes.device) * self.scale.to(codes.device)).to(codes.dtype)
+        return (carried + (found * self.scale).to(carried)).to(answer_type(codes))
 
     def _scaled(self, codes: Tensor) -> Tensor:
-        return ((codes.detach().double().cpu() - self.mean) / self.spread).float()
+        return ((codes.detach().cpu().double() - self.mean) / self.spread).float()
 
 
 def fit_perceptron(

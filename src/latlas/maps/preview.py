@@ -20,7 +20,7 @@ from latlas.base.shapes import Images
 from latlas.data.images import ImageSet
 from latlas.encodings.encoding import Encoding
 from latlas.maps.cards import preview_card
-from latlas.maps.inputs import codes_of, name_of
+from latlas.maps.inputs import codes_of, exact_type, name_of
 from latlas.maps.spatial_map import stated_scaling
 from latlas.numerics.moments import PairedMoments
 from latlas.numerics.patches import check_finite
@@ -72,7 +72,7 @@ class PreviewMatrix(Pushable):
                 f"This preview takes spatial codes of {self.channels} channels ({self.model}), got shape {tuple(codes.shape)}. "
                 "Use codes of that model, or fit a preview for yours."
             )
-        exact = torch.float32 if codes.device.type == "mps" else torch.float64  # Apple's devices know no float64
+        exact = exact_type(codes)
         factors, bias = (part.to(codes.device, exact) for part in self.unit())
         colours = torch.einsum("nchw,ck->nkhw", codes.to(exact), factors) + bias[:, None, None]
         return colours.clamp(0.0, 1.0).to(codes.dtype)

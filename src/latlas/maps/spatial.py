@@ -12,6 +12,7 @@ from torch import Tensor
 from latlas.base.errors import IllPosedError
 from latlas.base.provenance import Provenance, tensor_hash
 from latlas.encodings.encoding import Encoding, require_paired
+from latlas.maps.evidence import NEARLY_SINGULAR
 from latlas.maps.inputs import check_ridge, codes_of, fingerprint_of, name_of
 from latlas.maps.spatial_map import SpatialMap as SpatialMap
 from latlas.maps.spatial_map import stated_scaling
@@ -22,7 +23,6 @@ Ridge = float | Literal["gcv"] | None
 RIDGES = ("gcv",)
 
 _CONSTANT = 1e-12  # below this share of its mean a channel's spread is rounding
-_NEARLY_SINGULAR = 1e10  # condition at which a solve in float64 keeps some six digits
 
 
 def fit_spatial_map(
@@ -190,12 +190,12 @@ def _evidence(moments: PatchMoments, fit: LinearFit, *, unknowns: int, flat: tup
         )
         if which
     ]
-    if rank < size:
+    if rank + int(fit.constant.sum()) < size:  # what never varies was told of, and no ridge settles it
         warnings.append(
             f"Ill-posed: the patches span {rank} of {size} dimensions, and the shortest of all weights that fit was taken. "
             "More varied images, a smaller neighbourhood or a ridge (ridge='gcv') would settle it."
         )
-    elif fit.condition > _NEARLY_SINGULAR:
+    elif math.isfinite(fit.condition) and fit.condition > NEARLY_SINGULAR:
         warnings.append(
             f"Nearly ill-posed: noise in the patches grows up to {fit.condition:.1e}-fold in the weights. A ridge (ridge='gcv') or "
             "a smaller neighbourhood would settle it."

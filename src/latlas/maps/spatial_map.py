@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -18,6 +18,8 @@ from latlas.base.hub import Pushable
 from latlas.base.provenance import Provenance
 from latlas.encodings.encoding import Encoding
 from latlas.maps.cards import map_card
+from latlas.maps.evidence import evidence_of_inverse
+from latlas.maps.inputs import answer_type, check_follows, exact_type
 from latlas.models.carried_folders import artifact_folder
 from latlas.numerics.patches import PatchGeometry, padded
 
@@ -72,6 +74,10 @@ class SpatialMap(Pushable):
                 f"t*{self.geometry.up**2} and a fill s, got {tuple(self.weight.shape)}, {tuple(self.bias.shape)}, "
                 f"{tuple(self.fill.shape)}."
             )
+        for name in ("weight", "bias", "fill"):
+            part: Tensor = getattr(self, name)
+            if part.dtype != torch.float64:
+                object.__setattr__(self, name, part.double())
 
     @property
     def source_channels(self) -> int:
@@ -93,8 +99,8 @@ class SpatialMap(Pushable):
         """What is to be minded of this fit, in words; empty where nothing is known against it."""
         return tuple(self.evidence.get("warnings", ()))
 
-    def apply(self, codes: Float[Tensor, "n *source"]) -> Float[Tensor, "n channel row column"]:
-        """Return the codes relocated into the target space, in the type and on the device they came in.
+    def apply(self, codes: Shaped[Tensor, "n *source"]) -> Float[Tensor, "n channel row column"]:
+        """Return the codes relocated into the target space, in the type and on the device they came in; whole numbers as float64.
 
         Args:
             codes: `n s h w`; any grid that divides into blocks.
@@ -103,15 +109,14 @@ class SpatialMap(Pushable):
             CodeShapeError: vector codes, codes of other channels than the source's, or a grid that does not divide.
         """
         self._check(codes)
-        # Apple's devices know no float64; everywhere else sums are taken in it.
-        exact = torch.float32 if codes.device.type == "mps" else torch.float64
+        exact, answer = exact_type(codes), answer_type(codes)
         weight, bias, fill = (part.to(codes.device, exact) for part in (self.weight, self.bias, self.fill))
         patches = weight[0].numel() * (codes.shape[2] // self.geometry.down) * (codes.shape[3] // self.geometry.down)
         parts = []
         for some in torch.split(codes, max(1, _ELEMENTS // patches)):
             wide = padded(some.to(exact), fill, self.geometry.margin)
             blocks = F.conv2d(wide, weight, bias, stride=self.geometry.down)
-            parts.append(F.pixel_shuffle(blocks, self.geometry.up).to(codes.dtype))
+            parts.append(F.pixel_shuffle(blocks, self.geometry.up).to(answer))
         return torch.cat(parts)
 
     def target_grid(self, rows: int, columns: int) -> tuple[int, int]:
@@ -144,14 +149,15 @@ class SpatialMap(Pushable):
         need to know what this map makes of positions beyond the edge.
 
         Raises:
-            CodeShapeError: the other does not start where this one ends.
+            CodeShapeError: the other does not start where this one ends: in a space of other channels, or of another model.
             CapabilityError: the composition is no such map.
         """
         if other.source_channels != self.target_channels:
             raise CodeShapeError(
                 f"Cannot follow a map into {self.target_channels} channels ({self.target}) by one from "
-                f"{other.source_channels} ({other.source})."
+                f"{other.source_channels} ({other.source}). Fit one from {self.target}."
             )
+        check_follows((self.target, self.target_fingerprint), (other.source, other.source_fingerprint))
         known = f"The first map ends in {self.target_scaling} latents of {self.target}"
         _check_scaling(self.target_scaling, other.source_scaling, known, f"the second map from {other.source}")
         up, down = self.geometry.up, other.geometry.down
@@ -185,6 +191,8 @@ class SpatialMap(Pushable):
     def inverse(self) -> "SpatialMap":
         """Return the map back; where a block has other numbers than what it predicts, the least-squares (pseudo-)inverse.
 
+        Its `warnings` tell where something of the source is lost on the way, or noise would grow on the way back.
+
         Raises:
             CapabilityError: a map with a neighbourhood, whose inverse has no bounded one.
             IllPosedError: a square map that is singular to rounding.
@@ -214,6 +222,7 @@ class SpatialMap(Pushable):
             target_fingerprint=self.source_fingerprint,
             source_scaling=self.target_scaling,
             target_scaling=self.source_scaling,
+            evidence=evidence_of_inverse(there.T),
             provenance=Provenance(made_by="SpatialMap.inverse"),
         )
 

@@ -65,7 +65,7 @@ def train_attribute_classifier(
         )
     kinds = [has.nonzero().flatten(), (~has).nonzero().flatten()]
     if not all(len(kind) for kind in kinds):
-        raise IllPosedError("A classifier of an attribute needs images with it and images without.")
+        raise IllPosedError("A classifier of an attribute needs images with it and images without; give some of both.")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derived_seed(seed, "attribute classifier"))
         network = AttributeClassifier(images.image_shape)

@@ -26,9 +26,9 @@ def conformal_p_values(errors: PerImage, calibration: Float64[Tensor, " calibrat
     tensor([0.7500], dtype=torch.float64)
     """
     if calibration.numel() == 0:
-        raise IllPosedError("Conformal p-values need calibration errors; none were given.")
+        raise IllPosedError("Conformal p-values need calibration errors; none were given. Give images in range.")
     if bool(errors.isnan().any() or calibration.isnan().any()):
-        raise NonFiniteError("An error is NaN; p-values of it would mean nothing.")
+        raise NonFiniteError("An error is NaN; p-values of it would mean nothing. Leave that image out.")
     ordered = calibration.sort().values
     at_least = len(ordered) - torch.searchsorted(ordered, errors.contiguous(), right=False)
     return (1.0 + at_least.double()) / (1.0 + len(ordered))
@@ -37,7 +37,8 @@ def conformal_p_values(errors: PerImage, calibration: Float64[Tensor, " calibrat
 def adjusted_p_values(p_values: PerImage) -> PerImage:
     """Return p-values corrected over images: rejecting those at most a keeps the false discovery rate at most a.
 
-    Benjamini and Hochberg 1995: p_(i) * n / i, made monotone from the largest down.
+    Benjamini and Hochberg 1995: p_(i) * n / i, made monotone from the largest down. It holds for p-values that are independent or
+    depend on each other positively, as conformal ones that share a calibration do (Bates et al. 2023, Ann. Statist. 51:149).
     """
     order = p_values.argsort()
     n = len(p_values)

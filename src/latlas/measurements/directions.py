@@ -3,11 +3,12 @@
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float, Float64
+from jaxtyping import Bool, Float, Float64, Shaped
 from torch import Tensor
 
 from latlas.base.errors import CodeShapeError, IllPosedError, NonFiniteError, unknown_name
 from latlas.base.shapes import PerImage, PerVariable, Rows
+from latlas.numerics.moments import CONSTANT
 
 METHODS = ("difference", "logistic")
 _ROUNDS = 1000  # of the logistic probe's solver, at most
@@ -26,16 +27,16 @@ class Direction:
     def positions(self, codes: Rows) -> PerImage:
         """Return where codes lie along the line, in units of the code."""
         self._check(codes)
-        return codes.double() @ self.vector
+        return codes.cpu().double() @ self.vector
 
     def tells(self, codes: Rows) -> Bool[Tensor, " n"]:
         """Return which codes lie beyond the threshold."""
         return self.positions(codes) > self.threshold
 
     def move(self, codes: Rows, steps: float) -> Rows:
-        """Return codes moved along the line by some steps of its spread, in the type they came in."""
+        """Return codes moved along the line by some steps of its spread, in the type and on the device they came in."""
         self._check(codes)
-        return (codes.double() + steps * self.spread * self.vector).to(codes.dtype)
+        return (codes.cpu().double() + steps * self.spread * self.vector).to(codes)
 
     def _check(self, codes: Tensor) -> None:
         if codes.ndim != 2 or codes.shape[1] != len(self.vector):
@@ -45,32 +46,34 @@ class Direction:
             )
 
 
-def find_direction(codes: Rows, has: Bool[Tensor, " n"], *, method: str = "difference") -> Direction:
+def find_direction(codes: Rows, has: Shaped[Tensor, " m"], *, method: str = "difference") -> Direction:
     """Return the direction along which codes with an attribute differ from those without.
 
     Args:
         codes: of images; vector codes.
-        has: which of the images have the attribute.
+        has: which of the images have the attribute: one truth value for each.
         method: "difference" (of the two means; the threshold lies midway between them), or "logistic" (the normal of
             scikit-learn's logistic regression on codes in units of their spread, both kinds weighing alike; the threshold
             is its boundary). The first follows the codes, and suits editing; the second separates them, and suits telling.
 
     Raises:
         UnknownNameError: no such method.
-        CodeShapeError: codes that are no matrix.
+        CodeShapeError: codes that are no matrix; not one truth value for each.
         NonFiniteError: NaN or infinity among the codes.
-        IllPosedError: fewer than two codes of a kind; means that do not differ.
+        IllPosedError: fewer than two codes of a kind; means that do not differ by more than rounding.
     """
     if method not in METHODS:
         raise unknown_name("method for a direction", method, METHODS)
-    exact = _checked(codes, has)
+    exact, has = _checked(codes, has)
     if method == "logistic":
         normal, boundary = _logistic(exact, has)
     else:
         normal, boundary = exact[has].mean(dim=0) - exact[~has].mean(dim=0), None
     length = float(torch.linalg.vector_norm(normal))
-    if not length > 0.0:
-        raise IllPosedError("The codes with the attribute have the same mean as those without: there is no direction.")
+    if not (length > 0.0 and _apart(exact, has)):
+        raise IllPosedError(
+            "The codes with the attribute have the same mean as those without: there is no direction. Take another attribute."
+        )
     vector = normal / length
     along = exact @ vector
     middle = 0.5 * float(along[has].mean() + along[~has].mean())
@@ -106,11 +109,11 @@ def carry_direction(
         raise CodeShapeError(
             f"A direction of {len(direction.vector)} variables needs a map from as many, got {weight.shape[0]}."
         )
-    exact = _checked(codes, has)
+    exact, has = _checked(codes, has)
     carried = direction.vector @ weight
     length = float(torch.linalg.vector_norm(carried))
     if not length > 0.0:
-        raise IllPosedError("The map takes this direction to nothing: what it edits is lost on the way.")
+        raise IllPosedError("The map takes this direction to nothing: what it edits is lost on the way. Edit before mapping.")
     along = exact @ (carried / length)
     return Direction(
         vector=carried / length,
@@ -126,7 +129,7 @@ def random_direction(codes: Rows, has: Bool[Tensor, " n"], generator: torch.Gene
     Raises:
         CodeShapeError, NonFiniteError, IllPosedError: as in `find_direction`.
     """
-    exact = _checked(codes, has)
+    exact, has = _checked(codes, has)
     drawn = torch.randn(exact.shape[1], generator=generator, dtype=torch.float64)
     vector = drawn / torch.linalg.vector_norm(drawn)
     along = exact @ vector
@@ -156,30 +159,43 @@ def balanced_accuracy(told: Bool[Tensor, " n"], has: Bool[Tensor, " n"]) -> floa
         IllPosedError: none with the attribute, or none without.
     """
     if not bool(has.any()) or bool(has.all()):
-        raise IllPosedError("A balanced accuracy needs images with the attribute and images without.")
+        raise IllPosedError("A balanced accuracy needs images with the attribute and images without; give some of both.")
     return 0.5 * (float(told[has].double().mean()) + float((~told[~has]).double().mean()))
 
 
-def _checked(codes: Tensor, has: Tensor) -> Float64[Tensor, "n d"]:
+def _checked(codes: Tensor, has: Tensor) -> tuple[Float64[Tensor, "n d"], Bool[Tensor, " n"]]:
     if codes.ndim != 2:
-        raise CodeShapeError(f"A direction needs vector codes of shape n x variables, got {tuple(codes.shape)}.")
-    exact = codes.detach().cpu().double()
+        raise CodeShapeError(f"A direction needs vector codes of shape n x variables, got {tuple(codes.shape)}. Flatten them.")
+    # Numbers 0 and 1 would be taken for the numbers of two rows.
+    if has.dtype != torch.bool or tuple(has.shape) != (len(codes),):
+        raise CodeShapeError(
+            f"A direction needs to be told of each of {len(codes)} images whether it has the attribute, as truth values; got "
+            f"{has.dtype} of shape {tuple(has.shape)}. Give one a code, as has == 1 makes them of numbers."
+        )
+    exact, has = codes.detach().cpu().double(), has.cpu()
     if not bool(exact.isfinite().all()):
-        raise NonFiniteError("The codes hold NaN or infinity; no direction can be found in them.")
+        raise NonFiniteError("The codes hold NaN or infinity; no direction can be found in them. Remove those images.")
     count = int(has.sum())
     if min(count, len(has) - count) < _FEWEST:
         raise IllPosedError(
             f"A direction needs at least {_FEWEST} images with the attribute and as many without, got {count} and "
             f"{len(has) - count}. Give more images, or another attribute."
         )
-    return exact
+    return exact, has
+
+
+def _apart(codes: Float64[Tensor, "n d"], has: Tensor) -> bool:
+    """Tell whether the means of both kinds differ in any variable by more than the rounding of sums of codes."""
+    difference = (codes[has].mean(dim=0) - codes[~has].mean(dim=0)).abs()
+    return bool((difference > CONSTANT * codes.abs().amax(dim=0)).any())
 
 
 def _logistic(codes: Float64[Tensor, "n d"], has: Tensor) -> tuple[PerVariable, float]:
     from sklearn.linear_model import LogisticRegression
 
     middle, spread = codes.mean(dim=0), codes.std(dim=0, correction=0)
-    scale = torch.where(spread > 0, 1.0 / spread, torch.zeros_like(spread))
+    varies = spread > CONSTANT * middle.abs()
+    scale = torch.where(varies, 1.0 / spread, torch.zeros_like(spread))
     probe = LogisticRegression(class_weight="balanced", max_iter=_ROUNDS)
     probe.fit(((codes - middle) * scale).numpy(), has.numpy())
     normal = torch.from_numpy(probe.coef_[0]).double() * scale

@@ -50,7 +50,7 @@ def frechet_distance(
 
     Raises:
         CodeShapeError: features of different widths.
-        IllPosedError: fewer than two images in a set; or with resamples, fewer than three.
+        IllPosedError: fewer than two images in a set; or with resamples, fewer than two once a group is left out.
         NonFiniteError: NaN or infinity.
         SettingError: 1 or less than 0 resamples.
 
@@ -65,11 +65,12 @@ def frechet_distance(
     check_features(features_a, features_b)
     if resamples == 0:
         return frechet_distance_of(Moments.of(features_a), Moments.of(features_b))
-    groups = min(resamples, len(features_a), len(features_b))
-    if groups < 3:
+    smaller = min(len(features_a), len(features_b))
+    groups = min(resamples, smaller)
+    if groups < 2 or smaller - -(-smaller // groups) < 2:
         raise IllPosedError(
-            f"A Fréchet distance with its error needs at least 3 images of each set, got {len(features_a)} and "
-            f"{len(features_b)}. Give more, or resamples=0 for no error."
+            f"A Fréchet distance with its error needs at least {4 if resamples == 2 else 3} images of each set, got "
+            f"{len(features_a)} and {len(features_b)}. Give more, or resamples=0 for no error."
         )
     return frechet_distance_with_error(
         _grouped(features_a, groups, seed, "first"), _grouped(features_b, groups, seed, "second")
@@ -104,7 +105,10 @@ def kernel_distance(
     smaller = min(len(features_a), len(features_b))
     size = subset_size if subset_size is not None else min(max(smaller // _SUBSETS, 2), _SUBSET)
     if smaller < 2 or size < 2:
-        raise IllPosedError(f"A kernel distance needs at least 2 images of each set in a subset, got {min(smaller, size)}.")
+        raise IllPosedError(
+            f"A kernel distance needs at least 2 images of each set in a subset, got {min(smaller, size)}. Give more images, or a "
+            "larger subset_size."
+        )
     if size > smaller:
         raise SettingError(f"A subset of {size} images was asked for, the smaller set has {smaller}. Ask for at most that.")
     count = smaller // size

@@ -53,7 +53,7 @@ class EmpiricalNull:
             NonFiniteError: a score is NaN.
         """
         if bool(scores.isnan().any()):
-            raise NonFiniteError("A score is NaN; p-values of it would mean nothing.")
+            raise NonFiniteError("A score is NaN; p-values of it would mean nothing. Leave that image out.")
         remaining = self.ordinary.flip(0).cumsum(dim=0).flip(0)
         remaining = torch.cat([remaining, remaining.new_zeros(1)])
         at_least = remaining[torch.searchsorted(self.scores, scores.contiguous(), right=False)]
@@ -78,9 +78,9 @@ def fit_null(scores: Float64[Tensor, " control"], *, mixed: bool = True) -> Empi
         NonFiniteError: a score is NaN or infinite.
     """
     if scores.numel() == 0:
-        raise IllPosedError("A null needs scores of a control; none were given.")
+        raise IllPosedError("A null needs scores of a control; none were given. Give images of the data.")
     if not bool(scores.isfinite().all()):
-        raise NonFiniteError("A control's score is NaN or infinite; nothing can be ranked among it.")
+        raise NonFiniteError("A control's score is NaN or infinite; nothing can be ranked among it. Leave that image out.")
     ordered = scores.sort().values
     whole = EmpiricalNull(scores=ordered, ordinary=torch.ones_like(ordered), evidence=0.0)
     if not mixed:

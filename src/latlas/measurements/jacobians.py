@@ -26,7 +26,7 @@ def squared_derivatives(
 
     Args:
         decoder: differentiable by PyTorch.
-        codes: where.
+        codes: where; those kept in half precision are widened.
         seed: decides the signs by which the derivatives of a channel's positions are added up: the expected square of a sum with
             random signs is the sum of squares (Hutchinson 1990). A vector space needs none, and its answer is exact.
         progress: told after each variable.
@@ -43,7 +43,7 @@ def squared_derivatives(
     for variable in track(range(codes.shape[1]), "derivative by each variable", progress):
         signs = generator(seed, "derivative signs", variable)
         parts = []
-        for batch in torch.split(codes, size):
+        for batch in torch.split(codes.float() if codes.dtype == torch.float16 else codes, size):
             direction = torch.zeros_like(batch)
             place = direction[:, variable]
             drawn = torch.randint(0, 2, place.shape, generator=signs) * 2 - 1

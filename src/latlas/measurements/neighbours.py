@@ -81,10 +81,10 @@ def precision_recall_density_coverage(
     first, second = shuffled(features_a, seed, "first"), shuffled(features_b, seed, "second")
     smaller = min(len(first), len(second))
     if smaller <= k or (resamples > 0 and smaller - -(-smaller // resamples) <= k):
-        remedy = f" Give more than {2 * k + resamples}, or resamples=0 for no errors." if smaller > k else ""
+        remedy = f"more than {2 * k + resamples}, or resamples=0 for no errors" if smaller > k else "more, or a smaller k"
         raise IllPosedError(
-            f"The {k}th neighbour needs sets of at least {k + 1} images, got {len(first)} and {len(second)}"
-            f"{', of which groups are left out' if smaller > k else ''}.{remedy}"
+            f"The {_ordinal(k)} neighbour needs sets of at least {k + 1} images, got {len(first)} and {len(second)}"
+            f"{', of which groups are left out' if smaller > k else ''}. Give {remedy}."
         )
     centre = first.mean(dim=0)  # distances are the same, and squared lengths no larger than they must be
     first, second = first - centre, second - centre
@@ -139,6 +139,11 @@ def _measured(first: Float64[Tensor, "n d"], second: Float64[Tensor, "m d"], k: 
         recalled.append(_inside(squared, reach_second[None, :]).any(dim=1))
     means = [values.double().mean() for values in (reached, torch.cat(recalled), balls / k, torch.cat(covered))]
     return _Measured(torch.stack(means), int((reach_first == 0).sum()), int((reach_second == 0).sum()))
+
+
+def _ordinal(number: int) -> str:
+    ending = "th" if number % 100 in (11, 12, 13) else {1: "st", 2: "nd", 3: "rd"}.get(number % 10, "th")
+    return f"{number}{ending}"
 
 
 def _left(parts: tuple[Tensor, ...], index: int) -> Tensor:

@@ -22,6 +22,7 @@ from latlas.encodings.encoding import Encoding
 from latlas.measurements.elimination import Elimination, eliminate, estimate
 from latlas.measurements.gain import growths
 from latlas.measurements.jacobians import squared_derivatives
+from latlas.models.given import check_image_set, check_model
 from latlas.models.protocols import Decoder, LatentModel, check_codes, check_images
 from latlas.numerics.gaussians import kl_to_prior_nats
 
@@ -154,6 +155,8 @@ def order_variables(
 
     Cost: gain and jacobian pass every image through the decoder once for each variable; a fast gain usually a tenth or less.
     """
+    check_model(model, "An order of variables")
+    check_image_set(images, "An order of variables")
     check_settings(model, by=by, top=top, confidence=confidence, fast=fast)
     latent = int(model.latent_shape[0])
     if by in ("gain", "jacobian"):

@@ -54,7 +54,9 @@ def image_quality(images: Images, originals: Float[Tensor, "m k y x"], *, percep
         NonFiniteError: it returns NaN or infinity.
     """
     if images.shape != originals.shape:
-        raise ImageFormatError(f"Images of {tuple(images.shape)} cannot be held against originals of {tuple(originals.shape)}.")
+        raise ImageFormatError(
+            f"Images of {tuple(images.shape)} cannot be held against originals of {tuple(originals.shape)}; resize them."
+        )
     errors = (images.double() - originals.double()).square().flatten(1).mean(dim=1)
     return ImageQuality(
         psnr=-10.0 * errors.log10(),

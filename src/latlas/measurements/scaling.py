@@ -71,7 +71,7 @@ def latent_scaling(encoding: Encoding, *, configured: CodeScale | None = None) -
     Cost: two passes over the codes, in float64.
     """
     if len(encoding) == 0:
-        raise IllPosedError(f"The scale of no codes was asked for: the encoding of {encoding.images} is empty.")
+        raise IllPosedError(f"The scale of no codes was asked for: the encoding of {encoding.images} is empty. Encode some.")
     averages = torch.cat([_by_channel(part).mean(dim=2) for part in torch.split(encoding.mean, _AT_ONCE)])
     centre = averages.mean(dim=0)
     spreads = _spreads(encoding.mean, encoding.log_variance, centre)

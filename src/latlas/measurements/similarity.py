@@ -44,7 +44,10 @@ def similarity(source: Float[Tensor, "n s"], target: Float[Tensor, "m t"]) -> Si
         NonFiniteError: NaN or infinity.
     """
     if source.shape[0] != target.shape[0]:
-        raise CodeShapeError(f"Source and target codes must be paired: got {source.shape[0]} and {target.shape[0]} of them.")
+        raise CodeShapeError(
+            f"Source and target codes must be paired: got {source.shape[0]} and {target.shape[0]} of them. Encode the same images "
+            "with both models."
+        )
     if source.shape[0] < _LEAST:
         raise IllPosedError(f"Similarity needs at least {_LEAST} pairs of codes, got {source.shape[0]}. Give more images.")
     total: PairedMoments | None = None
@@ -95,7 +98,7 @@ def debiased_cka(source: Float[Tensor, "n s"], target: Float[Tensor, "n t"], mom
     """
     _check(moments)
     if moments.count < _LEAST:
-        raise IllPosedError(f"An unbiased CKA needs at least {_LEAST} pairs of codes, got {moments.count}.")
+        raise IllPosedError(f"An unbiased CKA needs at least {_LEAST} pairs of codes, got {moments.count}. Give more images.")
     products = torch.zeros(3, dtype=torch.float64)  # sums over images of |x|^4, |y|^4 and |x|^2 |y|^2
     for left, right in zip(torch.split(source, _CHUNK), torch.split(target, _CHUNK), strict=True):
         x = (left.detach().cpu().double() - moments.source.mean).square().sum(dim=1)
@@ -120,7 +123,9 @@ def canonical_correlations(moments: PairedMoments, *, kept: float = 1.0) -> Floa
     """Return the canonical correlations of source and target, largest first.
 
     Each set is turned to its principal directions and scaled to unit variance; the correlations are the singular values
-    of what then couples them (Björck and Golub 1973). Directions without variance take no part.
+    of what then couples them (Björck and Golub 1973). Directions without variance take no part, nor do variables with less
+    than some 1e-8 of the largest deviation. Where all directions take part the units of the variables do not matter: each is
+    first put into its own deviation.
 
     Args:
         moments: of paired codes.
@@ -168,13 +173,21 @@ def procrustes_distance(moments: PairedMoments) -> float:
 
 
 def _whitening(moments: Moments, kept: float) -> Float64[Tensor, "d k"]:
-    values, vectors = torch.linalg.eigh(moments.scatter)
+    # Unscaled, the rounding of the largest variable's scatter would be counted in units of the smallest.
+    scale = torch.ones_like(moments.mean) if kept < 1.0 else _inverse_deviations(moments)
+    values, vectors = torch.linalg.eigh(moments.scatter * torch.outer(scale, scale))
     values, vectors = values.flip(0).clamp_min(0.0), vectors.flip(1)
     count = int((values > values[0] * _EPSILON * len(values)).sum())
     if kept < 1.0:
         # As many as first hold the share: one more than those whose sum still falls short of it.
         count = min(count, int((values.cumsum(0) < kept * values.sum()).sum()) + 1)
-    return vectors[:, :count] / values[:count].sqrt()
+    return scale[:, None] * vectors[:, :count] / values[:count].sqrt()
+
+
+def _inverse_deviations(moments: Moments) -> Float64[Tensor, " d"]:
+    squares = moments.scatter.diagonal()
+    varies = squares > squares.max() * _EPSILON * len(squares)
+    return torch.where(varies, squares.rsqrt(), torch.zeros_like(squares))
 
 
 def _check(moments: PairedMoments) -> None:

@@ -31,7 +31,7 @@ def pairwise_spread(images: Images) -> Spread:
     """
     n = images.shape[0]
     if n < 2:
-        raise IllPosedError(f"A spread needs at least 2 images, got {n}.")
+        raise IllPosedError(f"A spread needs at least 2 images, got {n}. Give more.")
     channels, height, width = images.shape[1:]
     # By batches: in float64 all of them at once would take twice the room of the images themselves, and more than once.
     batches = torch.split(images, images_at_once((channels, height, width)))

@@ -18,7 +18,8 @@ def traverse(decoder: Decoder, code: Tensor, variable: int, *, steps: int = 11, 
 
     Args:
         decoder: what decodes.
-        code: one code, without a leading axis. A channel of a spatial code is set at every position.
+        code: one code, without a leading axis; one kept in half precision is widened. A channel of a spatial code is set at
+            every position.
         variable: which one runs.
         steps: images.
         span: first and last value.
@@ -28,7 +29,8 @@ def traverse(decoder: Decoder, code: Tensor, variable: int, *, steps: int = 11, 
     """
     if not 0 <= variable < code.shape[0]:
         raise CodeShapeError(f"The code has variables 0 to {code.shape[0] - 1}, asked for {variable}.")
-    codes = code.expand(steps, *code.shape).clone()
+    wide = code.float() if code.dtype == torch.float16 else code  # as codes are widened that are decoded as they are
+    codes = wide.expand(steps, *code.shape).clone()
     values = torch.linspace(*span, steps).view(-1, *([1] * (code.ndim - 1)))
     codes[:, variable] = values.to(codes.dtype)
     with torch.inference_mode():

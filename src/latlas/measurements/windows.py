@@ -1,5 +1,6 @@
 """Where an image is drawn worst: errors of windows of it, beside those that another model leaves there."""
 
+import torch
 from jaxtyping import Float, Float64
 from torch import Tensor
 from torch.nn import functional as F
@@ -13,13 +14,23 @@ _STEPS = 8  # windows are half as wide as the image, and an eighth of it apart
 def window_errors(images: Float[Tensor, "n c h w"], drawn: Float[Tensor, "n c h w"]) -> Float64[Tensor, "n windows"]:
     """Return the squared error per pixel within each window of half the image's side.
 
-    A thing that a model cannot draw fills a part of the image, and over all of it its error is diluted by the rest.
+    A thing that a model cannot draw fills a part of the image, and over all of it its error is diluted by the rest. Where
+    steps of an eighth do not end at the far edge, as in 28 pixels, a last window lies against it: every pixel is in some.
     """
     wrong = (images.double() - drawn.double()).square().mean(dim=1, keepdim=True)
     sides = [max(1, side // 2) for side in wrong.shape[2:]]
     strides = [max(1, side // _STEPS) for side in wrong.shape[2:]]
-    errors: Tensor = F.avg_pool2d(wrong, sides, strides).flatten(1)
-    return errors
+    errors = _means_of_windows(wrong, sides, strides)
+    if (wrong.shape[3] - sides[1]) % strides[1]:
+        errors = torch.cat([errors, _means_of_windows(wrong[..., -sides[1] :], sides, strides)], dim=3)
+    return errors.flatten(1)
+
+
+def _means_of_windows(wrong: Tensor, sides: list[int], strides: list[int]) -> Tensor:
+    means: Tensor = F.avg_pool2d(wrong, sides, strides)
+    if (wrong.shape[2] - sides[0]) % strides[0]:
+        means = torch.cat([means, F.avg_pool2d(wrong[:, :, -sides[0] :], sides, strides)], dim=2)
+    return means
 
 
 def worst_excess(windows: Float64[Tensor, "n windows"], reference: Float64[Tensor, "m others"] | None = None) -> PerImage:

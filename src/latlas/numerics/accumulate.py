@@ -43,7 +43,7 @@ class Accumulator:
         """Take more rows in.
 
         Args:
-            parts: one tensor `n width` for each part.
+            parts: one tensor `n width` for each part, on any device.
 
         Raises:
             CodeShapeError: parts of other widths than announced, or of different numbers of rows.
@@ -59,7 +59,7 @@ class Accumulator:
         if self._buffer.shape[0] < min(count, self._rows):
             self._buffer = torch.empty(min(count, self._rows), self.mean.numel(), dtype=torch.float64)
         for start in range(0, count, self._rows):
-            self._add_block([part.detach()[start : start + self._rows] for part in parts])
+            self._add_block([part.detach()[start : start + self._rows].cpu() for part in parts])
 
     def scatter(self) -> Float64[Tensor, "d d"]:
         """Return the sum of centred outer products of all rows so far."""

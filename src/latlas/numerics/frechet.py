@@ -109,9 +109,11 @@ class _Gaussian:
     @classmethod
     def of(cls, moments: Moments) -> "_Gaussian":
         if moments.count < 2:
-            raise IllPosedError(f"A Fréchet distance needs at least 2 rows of each cloud, got {moments.count}.")
+            raise IllPosedError(f"A Fréchet distance needs at least 2 rows of each cloud, got {moments.count}. Give more.")
         if not bool((moments.mean.sum() + moments.scatter.sum()).isfinite()):
-            raise NonFiniteError("The moments hold NaN or infinity; a Fréchet distance needs finite features.")
+            raise NonFiniteError(
+                "The moments hold NaN or infinity; a Fréchet distance needs finite features. Remove those rows."
+            )
         covariance = moments.covariance(ddof=1)
         trace = float(covariance.trace())
         factor, order = _pivoted_cholesky(covariance)

@@ -103,8 +103,7 @@ class Moments:
 
     def constant(self) -> Bool[Tensor, " d"]:
         """Return which variables never vary, but for the rounding of their mean."""
-        spread = self.scatter.diagonal().clamp_min(0.0).sqrt()
-        return spread <= CONSTANT * self.mean.abs() * math.sqrt(max(self.count, 1))
+        return _constant(self.scatter.diagonal(), self.mean, self.count)
 
 
 @dataclass(frozen=True)
@@ -128,6 +127,21 @@ class MarginalMoments:
         mean = exact.mean(dim=0)
         return cls(exact.shape[0], mean, (exact - mean).square().sum(dim=0))
 
+    @classmethod
+    def over(cls, batches: Iterable[Float[Tensor, "_ *d"]]) -> "MarginalMoments":
+        """Return the marginal moments of a stream of batches of rows, of which only one at a time is in float64.
+
+        Raises:
+            IllPosedError: the stream is empty.
+        """
+        total: MarginalMoments | None = None
+        for batch in batches:
+            part = cls.of(batch)
+            total = part if total is None else total.merge(part)
+        if total is None:
+            raise IllPosedError("Moments were asked of an empty stream; give at least one batch of rows.")
+        return total
+
     def merge(self, other: "MarginalMoments") -> "MarginalMoments":
         """Return the marginal moments of both sets of rows together."""
         count = self.count + other.count
@@ -140,6 +154,10 @@ class MarginalMoments:
     def variance(self) -> Float64[Tensor, " *d"]:
         """Return the population's variance of each variable; of no rows, zeros."""
         return self.scatter / max(self.count, 1)
+
+    def constant(self) -> Bool[Tensor, " *d"]:
+        """Return which variables never vary, but for the rounding of their mean."""
+        return _constant(self.scatter, self.mean, self.count)
 
 
 @dataclass(frozen=True)
@@ -220,10 +238,17 @@ class PairedMoments:
             NonFiniteError: one is not.
         """
         if not bool(self.joint.scatter.isfinite().all() and self.joint.mean.isfinite().all()):
-            raise NonFiniteError("The moments hold NaN or infinity; nothing can be fitted from them.")
+            raise NonFiniteError(
+                "The moments hold NaN or infinity, or numbers beyond 1e150, whose squares overflow; nothing can be fitted from "
+                "them. Remove those rows, or scale them down."
+            )
 
     def uncentred(self) -> "PairedMoments":
         """Return the same pairs as if their means were zero: what a map without bias is fitted from."""
         mean = self.joint.mean
         raw = self.joint.scatter + self.joint.count * torch.outer(mean, mean)
         return PairedMoments(Moments(self.joint.count, torch.zeros_like(mean), raw), self.source_size)
+
+
+def _constant(squares: Tensor, mean: Tensor, count: int) -> Tensor:
+    return squares.clamp_min(0.0).sqrt() <= CONSTANT * mean.abs() * math.sqrt(max(count, 1))

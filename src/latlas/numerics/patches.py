@@ -230,7 +230,10 @@ def check_paired(source: Tensor, target: Tensor) -> None:
                 f"A spatial map needs {name} codes of shape n x channels x rows x columns, got {tuple(codes.shape)}."
             )
     if source.shape[0] != target.shape[0]:
-        raise CodeShapeError(f"Source and target codes must be paired: got {source.shape[0]} and {target.shape[0]} of them.")
+        raise CodeShapeError(
+            f"Source and target codes must be paired: got {source.shape[0]} and {target.shape[0]} of them. Encode the same images "
+            "with both models."
+        )
     if 0 in source.shape or 0 in target.shape:
         raise IllPosedError(f"No codes were given: {tuple(source.shape)} and {tuple(target.shape)}. Give those of some images.")
 

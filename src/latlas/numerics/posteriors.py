@@ -24,7 +24,7 @@ class PosteriorMoments:
 
     @classmethod
     def of(cls, mean: Float[Tensor, "n *latent"], log_variance: Float[Tensor, "n *latent"]) -> "PosteriorMoments":
-        """Return the statistics of a batch of posteriors; of at least one."""
+        """Return the statistics of a batch of posteriors; of none, averages that are NaN."""
         exact_mean, exact_log = mean.detach().cpu().double(), log_variance.detach().cpu().double()
         return cls(
             MarginalMoments.of(exact_mean),
@@ -34,7 +34,9 @@ class PosteriorMoments:
         )
 
     def merge(self, other: "PosteriorMoments") -> "PosteriorMoments":
-        """Return the statistics of both streams together."""
+        """Return the statistics of both streams together; one of no posteriors changes nothing."""
+        if 0 in (self.means.count, other.means.count):  # averages over nothing are NaN, and a share of 0 would not undo that
+            return self if other.means.count == 0 else other
         count = self.means.count + other.means.count
         mine, theirs = self.means.count / count, other.means.count / count
         return type(self)(

@@ -99,7 +99,7 @@ def fit_orthogonal(moments: PairedMoments) -> LinearFit:
     """
     moments.require_finite()
     if moments.count < 2:
-        raise IllPosedError(f"An orthogonal map needs at least 2 pairs, got {moments.count}.")
+        raise IllPosedError(f"An orthogonal map needs at least 2 pairs, got {moments.count}. Give more.")
     left, values, right = torch.linalg.svd(moments.cross, full_matrices=False)
     rotation = left @ right
     carried = (rotation.T @ moments.source.scatter @ rotation).trace()

@@ -41,7 +41,9 @@ class Spectrum:
         """
         used = moments if bias else moments.uncentred()
         if used.count < 3:
-            raise IllPosedError(f"Choosing a ridge needs at least 3 pairs, got {used.count}.")
+            raise IllPosedError(
+                f"Choosing a ridge needs at least 3 pairs, got {used.count}. Give more, or a number for the ridge."
+            )
         used.require_finite()
         if bool(used.source.constant().all()):
             raise IllPosedError("The source codes are constant; no map can be fitted from them. Give codes that differ.")

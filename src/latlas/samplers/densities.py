@@ -7,7 +7,10 @@ from torch import Tensor
 
 from latlas.base.errors import IllPosedError
 from latlas.base.shapes import Rows
-from latlas.numerics.moments import Moments
+from latlas.numerics.moments import MarginalMoments, Moments
+
+_NUMBERS = 2**24  # in float64 at a time: 128 MiB
+_WIDE = 1024  # variables from which a diagonal is kept as such, and no longer as the matrix that other densities have
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,12 +39,16 @@ class Mixture:
     kind: str  # "moments", "gaussian" or "mixture"
     weights: Tensor  # components
     means: Tensor  # components d
-    factors: Tensor  # components d d: a matrix L of each covariance L L'
+    factors: Tensor  # components d d: a matrix L of each covariance L L'; or components d, the diagonals of diagonal ones
 
     def draw(self, n: int, generator: torch.Generator) -> Rows:
         component = torch.multinomial(self.weights, n, replacement=True, generator=generator)
-        noise = torch.randn(n, self.means.shape[1], generator=generator, dtype=torch.float64)
-        return self.means[component] + torch.einsum("nij,nj->ni", self.factors[component], noise)
+        codes = torch.randn(n, self.means.shape[1], generator=generator, dtype=torch.float64)
+        # Component by component: a factor for every code would take n d^2 numbers.
+        for number, (mean, factor) in enumerate(zip(self.means, self.factors, strict=True)):
+            rows = (component == number).nonzero().flatten()
+            codes[rows] = mean + (codes[rows] * factor if factor.ndim == 1 else codes[rows] @ factor.T)
+        return codes
 
     def tensors(self) -> dict[str, Tensor]:
         return {"weights": self.weights, "means": self.means, "factors": self.factors}
@@ -49,8 +56,10 @@ class Mixture:
 
 def fit_moments(codes: Rows) -> Mixture:
     """Return independent Gaussians with each variable's mean and variance."""
-    moments = Moments.of(codes)
-    return Mixture("moments", torch.ones(1).double(), moments.mean[None], moments.variance().sqrt().diag()[None])
+    moments = marginal_moments(codes)
+    deviations = moments.variance().sqrt()
+    factor = deviations.diag() if len(deviations) <= _WIDE else deviations
+    return Mixture("moments", torch.ones(1).double(), moments.mean[None], factor[None])
 
 
 def fit_gaussian(codes: Rows) -> Mixture:
@@ -80,6 +89,11 @@ def fit_mixture(codes: Rows, *, components: int, seed: int) -> Mixture:
     factors = torch.linalg.cholesky(torch.from_numpy(fitted.covariances_))
     means = torch.from_numpy(fitted.means_) * spread + centre
     return Mixture("mixture", torch.from_numpy(fitted.weights_), means, spread[None, :, None] * factors)
+
+
+def marginal_moments(codes: Rows) -> MarginalMoments:
+    """Return mean and variance of each variable; a part of the codes at a time is in float64."""
+    return MarginalMoments.over(torch.split(codes, max(1, _NUMBERS // codes.shape[1])))
 
 
 def mixture_from_tensors(kind: str, tensors: dict[str, Tensor]) -> Mixture:

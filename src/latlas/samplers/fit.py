@@ -7,18 +7,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from latlas.base.errors import CodeShapeError, IllPosedError, unknown_name
+from latlas.base.errors import CodeShapeError, IllPosedError, NonFiniteError, SettingError, unknown_name
 from latlas.base.progress import Progress, silent
 from latlas.base.provenance import Provenance, tensor_hash
 from latlas.base.seeds import derived_seed, generator
 from latlas.encodings.encoding import Encoding
 from latlas.models.carried_folders import artifact_folder
-from latlas.numerics.moments import Moments
 from latlas.samplers.densities import (
     Prior,
     fit_gaussian,
     fit_mixture,
     fit_moments,
+    marginal_moments,
     mixture_from_tensors,
 )
 from latlas.samplers.sampler import KIND, Density, Renormalisation, Sampler, read_sampler
@@ -28,6 +28,7 @@ SAMPLER_KINDS = ("prior", "moments", "gaussian", "mixture", "second-stage")
 # Below this share of the codes' variance a density has lost what it was fitted to: no rescaling brings that back.
 COLLAPSED_RATIO = 0.5
 _CHECKED = 10_000  # codes drawn to measure the variance ratio
+_NUMBERS = 2**26  # in them at most: of codes of more than 6,710 variables fewer are drawn
 _LARGEST = 4_096  # variables of a full covariance
 
 _DENSITIES: dict[str, Any] = {
@@ -61,17 +62,34 @@ def fit_sampler(
 
     Raises:
         UnknownNameError: no such kind.
-        IllPosedError: fewer than two codes, or more components than codes.
+        SettingError: no components; a second stage's setting out of its range.
+        IllPosedError: fewer than two codes, codes that are all alike, or more components than codes.
         CodeShapeError: a latent space too large for a covariance.
+        NonFiniteError: NaN or infinity among the codes, or a posterior without a variance; names the image's row.
     """
     if kind not in SAMPLER_KINDS:
         raise unknown_name("sampler", kind, SAMPLER_KINDS)
+    settings = second_stage if second_stage is not None else SecondStageSettings()
+    if kind == "second-stage":
+        settings.check()
+    if kind == "mixture" and components < 1:
+        raise SettingError(f"A mixture has at least 1 component, got {components} (--components).")
     if len(encoding) < 2:
         raise IllPosedError(f"A sampler is fitted to at least 2 codes, got {len(encoding)}.")
     mean = encoding.mean.flatten(1)
     log_variance = None if encoding.log_variance is None else encoding.log_variance.flatten(1)
     if kind in ("gaussian", "mixture") and mean.shape[1] > _LARGEST:
         raise CodeShapeError(f"A covariance of {mean.shape[1]} variables is too large; use 'moments' or 'prior'.")
+    _check_finite(encoding.images, mean, log_variance)
+    target = marginal_moments(mean)
+    target_variance = target.variance()
+    if log_variance is not None:
+        target_variance = target_variance + log_variance.double().exp().mean(dim=0)
+    if bool(target.constant().all()) and not bool((target_variance > target.variance()).any()):
+        raise IllPosedError(
+            f"All {len(encoding)} codes of {encoding.images} are alike: nothing can be fitted to them. Give images that differ, and "
+            "look at the encoder: it may have collapsed."
+        )
     codes = _posterior_draws(mean, log_variance, seed)
     density: Density
     if kind == "prior":
@@ -83,13 +101,13 @@ def fit_sampler(
     elif kind == "mixture":
         density = fit_mixture(codes, components=components, seed=derived_seed(seed, "mixture"))
     else:
-        settings = second_stage if second_stage is not None else SecondStageSettings()
         density = fit_second_stage(mean, log_variance, settings=settings, seed=seed, progress=progress)
-    target = Moments.of(mean)
-    target_variance = target.variance()
-    if log_variance is not None:
-        target_variance = target_variance + log_variance.double().exp().mean(dim=0)
-    drawn = Moments.of(density.draw(_CHECKED, generator(seed, "variance ratio")))
+    count = max(2, min(_CHECKED, _NUMBERS // mean.shape[1]))
+    drawn = marginal_moments(density.draw(count, generator(seed, "variance ratio")))
+    if not bool(drawn.scatter.isfinite().all()):
+        raise NonFiniteError(
+            f"The {kind} sampler draws codes that are NaN or infinite: its training ran away. Lower its learning rate."
+        )
     ratio = float(drawn.variance().mean() / target_variance.mean().clamp_min(1e-300))
     renormalisation = None
     if renormalised:
@@ -126,6 +144,18 @@ def load_sampler(folder: str | Path) -> Sampler:
         UnknownNameError: no such sampler in the zoo.
     """
     return read_sampler(artifact_folder(folder, (KIND,), called="sampler"), _DENSITIES)
+
+
+def _check_finite(images: str, mean: Tensor, log_variance: Tensor | None) -> None:
+    good = mean.isfinite().all(dim=1)
+    if log_variance is not None:  # minus infinity is a posterior of no width
+        good &= (log_variance < torch.inf).all(dim=1)
+    if not bool(good.all()):
+        bad = int((~good).nonzero()[0, 0])
+        raise NonFiniteError(
+            f"Row {bad} of the codes of {images} holds NaN or infinity; no sampler can be fitted. Leave that image out, or encode it "
+            "again."
+        )
 
 
 def _posterior_draws(mean: Tensor, log_variance: Tensor | None, seed: int) -> Tensor:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from latlas.base.errors import SettingError
 from latlas.base.progress import Progress, silent
 from latlas.base.seeds import derived_seed, generator
 from latlas.base.shapes import Rows
@@ -23,6 +24,18 @@ class SecondStageSettings:
     epochs: int = 30
     batch_size: int = 256
     learning_rate: float = 1e-3  # of Adam; falls along a cosine to 0
+
+    def check(self) -> None:
+        """Raise unless every setting lies in its range.
+
+        Raises:
+            SettingError: one does not.
+        """
+        for name in ("width", "layers", "epochs", "batch_size"):
+            if getattr(self, name) < 1:
+                raise SettingError(f"A second stage's {name} must be at least 1, got {getattr(self, name)}.")
+        if not 0.0 < self.learning_rate < math.inf:
+            raise SettingError(f"A second stage needs a finite learning rate above 0, got {self.learning_rate}.")
 
 
 class SecondStageNetwork(nn.Module):

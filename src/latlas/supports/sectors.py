@@ -114,12 +114,14 @@ class Sectors:
     def __post_init__(self) -> None:
         if not 1 <= len(self.variables) <= _MOST_VARIABLES or len(set(self.variables)) != len(self.variables):
             raise SettingError(f"Sectors need 1 to {_MOST_VARIABLES} different variables, got {list(self.variables)}.")
-        if not self.threshold >= 0.0:
-            raise SettingError(f"A sector's threshold must be at least 0, got {self.threshold}.")
+        if not 0.0 <= self.threshold < math.inf:
+            raise SettingError(f"A sector's threshold must be at least 0, got {self.threshold}. Give a finite number.")
         if self.centre and len(self.centre) != len(self.variables):
             raise SettingError(
                 f"A centre needs one value for each of the {len(self.variables)} variables, got {len(self.centre)}."
             )
+        if not all(map(math.isfinite, self.centre)):
+            raise SettingError(f"A centre must be finite, got {list(self.centre)}.")
         if self.scale and len(self.scale) != len(self.variables):
             raise SettingError(
                 f"A scale needs one value for each of the {len(self.variables)} variables, got {len(self.scale)}."
@@ -221,7 +223,7 @@ def offsets(
 
 
 def columns(codes: Codes, variables: Sequence[int]) -> Float[Tensor, "n chosen"]:
-    """Return some variables of codes; of codes that stay on disk, nothing else is kept in memory.
+    """Return some variables of codes, on the CPU; of codes that stay on disk, nothing else is kept in memory.
 
     Raises:
         CodeShapeError: codes that lack a variable, or are no matrix.
@@ -231,5 +233,5 @@ def columns(codes: Codes, variables: Sequence[int]) -> Float[Tensor, "n chosen"]
             f"Sectors of variables {list(variables)} need vector codes that have them, got shape {tuple(codes.shape)}."
         )
     # A batch of mapped codes is let go once the next one is asked for: indexing copies what is wanted of it.
-    parts = [part[:, list(variables)] for part in batches(codes, _ROWS)]
-    return parts[0] if len(parts) == 1 else torch.cat(parts) if parts else codes[:, list(variables)]
+    parts = [part[:, list(variables)].cpu() for part in batches(codes, _ROWS)]
+    return parts[0] if len(parts) == 1 else torch.cat(parts) if parts else codes[:, list(variables)].cpu()

@@ -93,12 +93,15 @@ def _k_means(codes: Tensor, k: int, seed: int) -> Tensor:
     chance = generator(seed, "k-means")
     bound = max(_K_MEANS_ROWS, 2 * k)
     some = codes if len(codes) <= bound else codes[torch.randperm(len(codes), generator=chance)[:bound]]
+    middle = codes.double().mean(dim=0)
+    # In float32 codes of more digits would lose them to a common offset.
+    given = some - middle if codes.dtype == torch.float64 else some.float()
     rule = KMeans(k, n_init=1, max_iter=_K_MEANS_ROUNDS, random_state=derived_seed(seed, "k-means") % 2**32)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # fewer different codes than clusters: below, each medoid is another code all the same
-        centres = torch.from_numpy(rule.fit(some.float().numpy()).cluster_centers_).double()
+        centres = torch.from_numpy(rule.fit(given.numpy()).cluster_centers_).double()
     rows, norms = _centred(codes)
-    centres = centres - codes.double().mean(dim=0)
+    centres = centres if codes.dtype == torch.float64 else centres - middle
     chosen = []
     taken = torch.zeros(len(rows), dtype=torch.bool)
     for centre in centres:

@@ -56,6 +56,12 @@ class SupportSet(Pushable):
     def __len__(self) -> int:
         return len(self.images)
 
+    def __repr__(self) -> str:
+        return (
+            f"<SupportSet of {len(self):,} images of {self.chosen_from!r} by {self.model!r}: {self.inhabited} sectors inhabited; "
+            ".images, .indices, .member_names>"
+        )
+
     @cached_property
     def hashes(self) -> tuple[str, ...]:
         """The SHA-256 of each member's pixels, as `latlas.base.provenance.tensor_hash` takes it of a tensor c x h x w."""
