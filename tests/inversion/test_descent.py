@@ -201,6 +201,12 @@ def test_patience_ends_a_descent_that_gets_nowhere(images: ImageSet) -> None:
     assert count_decodes(images, solved(images), Budget(steps=100, patience=0.0))[0] == 101
 
 
+def test_no_image_is_given_up_while_the_rate_still_rises(images: ImageSet) -> None:
+    """From the solution no step helps, and yet the first comparison that may end it is at the end of the warm-up."""
+    calls, _ = count_decodes(images, solved(images), Budget(steps=100, patience=1e-4, warmup=0.5))
+    assert calls == 51
+
+
 def test_one_image_that_gets_nowhere_does_not_end_the_others(images: ImageSet) -> None:
     start = solved(images)
     start[4:] = 3.0
@@ -342,6 +348,39 @@ def test_a_prior_leads_to_the_ridge_solution(images: ImageSet) -> None:
     np.testing.assert_allclose(found.errors.numpy(), error_of(found.codes, images), rtol=1e-12)  # of the images alone
 
 
+def test_a_start_does_not_win_by_leaving_ordinary_codes() -> None:
+    """Of the very code of each image and the code that is ordinary, the sum of error and cost decides."""
+    exact, ordinary = starts()[0] * 0.3, torch.zeros(9, LATENT, dtype=torch.float64)
+    own = ImageSet("its own", linear(exact).float())
+    prior = code_prior(model(), seed=0)
+    errors = np.stack([error_of(codes, own) for codes in (exact, ordinary)])
+    distances = np.stack([prior.distance(codes).numpy() for codes in (exact, ordinary)])
+    weight = float(np.median((errors[1] - errors[0]) / (distances[0] - distances[1])))  # where half of the images change sides
+    found = descend(model(), own, [exact, ordinary], budget=Budget(steps=0), prior=prior, prior_weight=0.999 * weight)
+    costs = errors + 0.999 * weight * distances
+    assert found.winners.tolist() == costs.argmin(axis=0).tolist()
+    assert set(found.winners.tolist()) == {0, 1}
+    np.testing.assert_allclose(found.errors.numpy(), errors[found.winners, range(9)], rtol=1e-9)
+    assert descend(model(), own, [exact, ordinary], budget=Budget(steps=0)).winners.tolist() == [0] * 9
+
+
+def test_curves_are_numpys_means_over_the_images_that_have_a_number() -> None:
+    curves = torch.tensor([[[4.0, 2.0], [torch.inf, 6.0], [torch.inf, torch.inf]]], dtype=torch.float64)
+    some = torch.zeros(1, 3, dtype=torch.float64)
+    found = Inversion(
+        codes=torch.zeros(3, LATENT),
+        errors=some[0],
+        start_errors=some,
+        start_names=("one",),
+        winners=torch.zeros(3, dtype=torch.int64),
+        image_curves=curves,
+        broken=some.bool(),
+        names=("a", "b", "c"),
+    )
+    expected = np.nanmean(np.where(np.isfinite(curves.numpy()), curves.numpy(), np.nan), axis=1)
+    np.testing.assert_allclose(found.curves.numpy(), expected)
+
+
 @pytest.mark.parametrize("weights", [{"prior_weight": -1.0}, {"prior_weight": math.nan}, {"prior_weight": 0.1}])
 def test_a_weight_that_cannot_be_used_is_refused(weights: dict[str, Any], images: ImageSet) -> None:
     with pytest.raises(SettingError, match=r"weight of the prior must be 0 or more|A prior weight needs a prior"):
@@ -381,3 +420,23 @@ def test_images_of_another_shape_are_refused() -> None:
 def test_a_budget_out_of_range_is_refused(settings: dict[str, Any]) -> None:
     with pytest.raises(SettingError, match="steps >= 0, batch >= 1, learning rate > 0, patience >= 0, got Budget"):
         Budget(**settings)
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_a_descent_has_gradients_where_its_caller_switched_them_off(mode: Callable[[], Any], images: ImageSet) -> None:
+    (start,) = starts()
+    expected = descend(model(), images, [start], budget=Budget(steps=20))
+    with mode():
+        made_there = ImageSet(images.name, images.storage.clone())
+        found = descend(model(), made_there, [start.clone()], budget=Budget(steps=20))
+        assert not torch.is_grad_enabled()
+    assert found.codes.equal(expected.codes)
+    assert found.errors.equal(expected.errors)
+    assert float(found.errors.mean()) < float(found.image_curves[0, :, 0].mean())
+
+
+def test_an_inversion_is_one_line_where_a_notebook_shows_it(images: ImageSet) -> None:
+    found = descend(model(), images, starts(), start_names=["zero"], budget=Budget(steps=0))
+    assert repr(found) == (
+        f"<Inversion of {len(images)} images from zero: mean squared error {float(found.errors.mean()):.4g}; .codes, .errors, .curves>"
+    )

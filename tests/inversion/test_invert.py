@@ -147,12 +147,66 @@ def test_distances_are_scipys_mahalanobis_over_the_number_of_variables(generator
     assert float(prior.distance(fresh).mean()) == pytest.approx(1, abs=0.1)
 
 
+def test_a_direction_of_a_hundredth_of_the_spread_still_belongs_to_the_whole(generator: torch.Generator) -> None:
+    """Two variables that nearly repeat each other, by SciPy's Mahalanobis distance of the planted law."""
+    shape = torch.tensor([[1.0, 0.0, 0.0], [1.0, 0.01, 0.0], [0.0, 0.0, 1.0]])
+    drawn = planted(sample_with=lambda n, draws: torch.randn(n, LATENT, generator=draws) @ shape.T)
+    prior, codes = code_prior(drawn, seed=0), torch.randn(20, LATENT, generator=generator)
+    assert prior.whole
+    inverse = np.linalg.inv((shape @ shape.T).double().numpy())
+    expected = [distance.mahalanobis(code, np.zeros(LATENT), inverse) ** 2 / LATENT for code in codes.double().numpy()]
+    np.testing.assert_allclose(prior.distance(codes).numpy(), expected, rtol=0.2)
+
+
 def test_codes_in_a_subspace_are_measured_by_their_variances(stylegan: StyleGANModel) -> None:
     """Draws of W+ have one style in all layers; a prior that forbade others would make W of it."""
     assert code_prior(stylegan, seed=0).whole
     wide = code_prior(stylegan.in_space("w+"), seed=0)
     assert not wide.whole
     assert wide.whitening.shape == (4 * stylegan.network.num_ws,)
+
+
+def test_in_a_subspace_distances_are_scipys_standardised_euclidean(generator: torch.Generator) -> None:
+    """Variances 1, 4 and 9, of which the second variable is twice the first: no covariance of these has an inverse."""
+
+    def sample(n: int, draws: torch.Generator) -> Tensor:
+        rows = torch.randn(n, 2, generator=draws)
+        return 5 + torch.stack([rows[:, 0], 2 * rows[:, 0], 3 * rows[:, 1]], dim=1)
+
+    prior, codes = code_prior(planted(sample_with=sample), seed=0), 3 * torch.randn(20, LATENT, generator=generator)
+    assert not prior.whole
+    expected = [distance.seuclidean(code, np.full(3, 5.0), [1.0, 4.0, 9.0]) ** 2 / 3 for code in codes.numpy()]
+    np.testing.assert_allclose(prior.distance(codes).numpy(), expected, rtol=0.15)  # moments of 2,000 draws
+
+
+@pytest.mark.parametrize(
+    ("variables", "draws", "whole"), [(3, 2000, True), (200, 2000, True), (300, 3000, True), (1025, 2000, False)]
+)
+def test_a_whole_covariance_is_of_ten_draws_a_variable(variables: int, draws: int, whole: bool) -> None:
+    asked: list[int] = []
+
+    def sample(n: int, chance: torch.Generator) -> Tensor:
+        asked.append(n)
+        return torch.randn(n, variables, generator=chance)
+
+    wide = CallableModel(name="wide", image_shape=SHAPE, latent_shape=(variables,), decode_with=draw, sample_with=sample)
+    assert code_prior(wide, seed=0).whole is whole
+    assert set(asked) == {draws}
+
+
+def test_the_seed_decides_every_draw(images: ImageSet, codes: Tensor) -> None:
+    """Of the prior, of the mean, of the nearest; and nothing else does."""
+    far = knowing(codes + 1)
+    settings: list[dict[str, Any]] = [
+        {"start": "recoder", "recoder": far, "prior_weight": 0.1, "budget": Budget(steps=5)},
+        {"start": "mean", "budget": Budget(steps=0)},
+        {"start": "nearest", "budget": Budget(steps=0)},
+    ]
+    for chosen in settings:
+        first, again, other = (invert(planted(), images, seed=seed, **chosen).codes for seed in (1, 1, 2))
+        assert first.equal(again)
+        assert not first.equal(other)
+    assert not code_prior(planted(), seed=1).mean.equal(code_prior(planted(), seed=2).mean)
 
 
 def test_a_prior_keeps_codes_nearer(images: ImageSet) -> None:
@@ -267,6 +321,13 @@ def test_the_nearest_draw_is_scipys_nearest(images: ImageSet) -> None:
     apart = distance.cdist(images.tensor().flatten(1).double().numpy(), draw(pool).flatten(1).double().numpy(), "sqeuclidean")
     reached = (draw(found) - images.tensor()).double().square().flatten(1).sum(dim=1)
     np.testing.assert_allclose(reached.numpy(), apart.min(axis=1), rtol=1e-4)
+
+
+def test_a_draw_that_gives_no_number_is_nearest_to_nothing() -> None:
+    """Not even to black, which NaN would be if it counted as 0."""
+    model = planted(lambda codes: torch.where(codes[:, :1, None, None] > 0, torch.nan, 0.9 + 0.1 * draw(codes)))
+    found = nearest_codes(model, ImageSet("black", torch.zeros(3, *SHAPE)), seed=0)
+    assert bool((found[:, 0] <= 0).all())
 
 
 def test_the_nearest_draw_of_an_image_does_not_depend_on_its_company(images: ImageSet) -> None:

@@ -1,5 +1,6 @@
 """Any torch module with methods that encode and decode: its answers are understood, its range and scale converted."""
 
+import logging
 from collections import OrderedDict
 from types import SimpleNamespace
 from typing import Any
@@ -295,3 +296,56 @@ def test_shapes_may_be_what_torch_gives(images: Tensor) -> None:
 def test_a_pair_of_functions_with_an_impossible_shape_is_refused_at_once() -> None:
     with pytest.raises(SettingError, match="pair: image_shape takes channels, height and width"):
         CallableModel(name="pair", image_shape=(1, 28, 0), latent_shape=LATENT)
+
+
+# What is looked at once
+
+
+class Variational(nn.Module):
+    """A VAE as textbooks write it; the last of its methods draws."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.tensor(2.0))
+
+    def posterior(self, images: Tensor) -> torch.distributions.Normal:
+        mean = images.flatten(1) * self.weight
+        return torch.distributions.Normal(mean, 0.5 * torch.ones_like(mean))
+
+    def independent(self, images: Tensor) -> torch.distributions.Independent:
+        return torch.distributions.Independent(self.posterior(images), 1)
+
+    def sample(self, images: Tensor) -> Tensor:
+        return self.posterior(images).sample()
+
+
+@pytest.mark.parametrize("method", ["posterior", "independent"])
+def test_a_normal_distribution_is_understood(method: str, images: Tensor) -> None:
+    posterior = wrap(Variational(), encode=method, decode=None).encode(images)
+    assert posterior.mean.equal(2 * images.flatten(1))
+    assert posterior.log_variance is not None
+    torch.testing.assert_close(posterior.log_variance.exp(), torch.full((4, 6), 0.25))
+
+
+def test_an_encoder_that_draws_samples_is_refused(images: Tensor) -> None:
+    torch.manual_seed(0)
+    with pytest.raises(CapabilityError, match=r"Variational gives the same images other codes .* Give means"):
+        wrap(Variational(), encode="sample", decode=None).encode(images)
+
+
+def test_pixels_that_are_cut_off_are_told_of_once(caplog: pytest.LogCaptureFixture) -> None:
+    model = wrap(Pixels(weight=1.0))
+    with caplog.at_level(logging.WARNING):
+        for _ in range(2):
+            model.decode(torch.tensor([[-1.0, -0.6, -0.2, 0.2, 0.6, 1.0]]))
+    (told,) = caplog.messages
+    assert told.startswith("Pixels draws 50 % of its pixels outside of 0 to 1, from -1 to 1.")
+    assert "another value_range, as (-1, 1)?" in told
+    caplog.clear()
+    wrap(Pixels(weight=1.0), value_range=(-1, 1)).decode(torch.tensor([[-1.0, -0.6, -0.2, 0.2, 0.6, 1.0]]))
+    assert not caplog.messages
+
+
+def test_a_network_inside_of_another_is_pointed_to() -> None:
+    with pytest.raises(SettingError, match=r"DataParallel has no method 'encode'\. Give its \.module, which has it\."):
+        wrap(nn.DataParallel(Pixels()))

@@ -115,3 +115,10 @@ def test_names_and_settings_of_architectures_are_checked() -> None:
     for setting in ("depth", "convolutional"):
         with pytest.raises(SettingError, match=f"no setting '{setting}'; it has channels, latent"):
             generator_architecture("dcgan", **{setting: 3})  # type: ignore[arg-type]
+
+
+def test_the_name_of_an_architecture_stands_for_its_default_settings() -> None:
+    named = GeneratorModel("dcgan", (1, 8, 8))
+    assert named.architecture == DCGAN()
+    with pytest.raises(UnknownNameError, match="Did you mean 'dcgan'"):
+        GeneratorModel("dcgn", (1, 8, 8))

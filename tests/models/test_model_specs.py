@@ -95,6 +95,21 @@ def test_a_file_is_no_model(tmp_path: Path) -> None:
         load_model(tmp_path / "weights.pt")
 
 
+@pytest.mark.parametrize(
+    ("name", "way"),
+    [
+        ("weights.pt", r"build the network in Python, load them into it, and wrap it with latlas\.from_module\.$"),
+        ("last.ckpt", r"Weights alone are no model"),
+        ("faces.pkl", r"Of a StyleGAN2 it is stylegan2:.*faces\.pkl\.$"),
+        ("notes.txt", r"Give the folder, or scheme:.*notes\.txt for a file of another program\.$"),
+    ],
+)
+def test_a_file_is_told_what_it_may_be(name: str, way: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_bytes(b"\x80")
+    with pytest.raises(ArtifactError, match=way):
+        load_model(tmp_path / name)
+
+
 def test_a_folder_of_something_else_is_no_model(tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match=r"is not a latlas model: it has no config.json"):
         load_model(tmp_path)

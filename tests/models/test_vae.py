@@ -7,7 +7,14 @@ import pytest
 import torch
 
 from latlas.base.artifacts import CARD, CONFIG, save_tensors
-from latlas.base.errors import ArtifactError, CodeShapeError, ImageFormatError, MissingPathError, OutputExistsError
+from latlas.base.errors import (
+    ArtifactError,
+    CodeShapeError,
+    ImageFormatError,
+    MissingPathError,
+    OutputExistsError,
+    UnknownNameError,
+)
 from latlas.base.provenance import Provenance, file_hash
 from latlas.models.architectures.registry import ARCHITECTURES, architecture
 from latlas.models.loading import load_model
@@ -270,3 +277,11 @@ def test_a_setting_of_a_later_latlas_is_named(saved: Path) -> None:
 def test_a_missing_model_is_a_missing_path(tmp_path: Path) -> None:
     with pytest.raises(MissingPathError, match="expected a latlas vae there"):
         VAE.from_pretrained(tmp_path / "nowhere")
+
+
+def test_the_name_of_an_architecture_stands_for_its_default_settings() -> None:
+    named = VAE("dense", (1, 8, 8))
+    assert named.architecture == architecture("dense")
+    assert named.name == "dense VAE"
+    with pytest.raises(UnknownNameError, match="Did you mean 'dense'"):
+        VAE("dens", (1, 8, 8))

@@ -140,3 +140,29 @@ def test_the_doubt_that_is_told_of_few_images_is_that_of_drawn_ones(generator: t
         (finding,) = few_images(count, 2)
         told = float(re.search(r"about (\d+) %", finding.text)[1])  # type: ignore[index]
         assert told == pytest.approx(100 * float(variances.std() / variances.mean()), rel=0.03)
+
+
+# Images that the model was not made for
+
+
+@pytest.mark.parametrize(("error", "told"), [(0.10, False), (0.109, False), (0.111, True), (5.0, True)])
+def test_worse_than_the_mean_image_comes_before_all_else(error: float, told: bool) -> None:  # the mean image has 0.1
+    findings = advise(HEALTHY, reconstruction(1.0, error=error), None)
+    assert (findings[0].headline == "Reconstructions are farther from the images than one mean image would be.") == told
+    if told:
+        assert findings[0].level == "warning"
+        assert f"is {error:.3g} a pixel, and that of the mean of these images 0.1." in findings[0].text
+
+
+def test_deviations_in_the_place_of_log_variances_are_found_out() -> None:
+    deviations = torch.tensor([[0.2, 0.9, 0.4], [0.3, 1.0, 0.5]])  # taken for logarithms: variances of 1.2 and more
+    wide = table([0.9, 0.0, 0.8], deviations.exp().double().mean(dim=0).tolist())
+    finding = found(advise(wide, GOOD, None), "wider than the prior")
+    assert finding.level == "warning"
+    assert f"variance of {float(deviations[:, 0].exp().double().mean()):.3g} on average" in finding.text
+    assert "give the logarithm of the variance" in finding.text
+
+
+@pytest.mark.parametrize("variances", [[1.0, 1.01, 1.0], [0.2, 1.3, 1.4], [1.09, 1.5, 2.0]])
+def test_a_posterior_as_wide_as_the_prior_is_no_mistake(variances: list[float]) -> None:
+    assert not [each for each in advise(table([0.0, 0.0, 0.5], variances), GOOD, None) if "wider" in each.headline]

@@ -174,7 +174,7 @@ def test_the_page_tells_what_is_far_and_why() -> None:
     study = variance_law_study([point(1.4, 1.0, history=history)], provenance=Provenance(made_by="test"))
     report = variance_law_report(study)
     page = render(report)
-    assert "1 of 2 variables are more than 10% from 1" in page
+    assert "1 of 2 variables are more than 10 % from 1" in page
     assert "0 (1.40)" in page
     assert "had not settled" in page
     assert report.numbers["points"][0]["mean"] == pytest.approx(1.2)

@@ -336,7 +336,7 @@ def test_a_loss_that_leaves_the_numbers_is_told_with_its_step(blobs: ImageSet) -
         )
 
 
-@pytest.mark.parametrize(("ratio", "told"), [(0.25, "50%"), (0.04, "20%"), (0.0, "0%")])
+@pytest.mark.parametrize(("ratio", "told"), [(0.25, "50 %"), (0.04, "20 %"), (0.0, "0 %")])
 def test_a_collapse_is_told_as_a_distance_and_not_as_its_square(ratio: float, told: str) -> None:
     (warning,) = adversarial_runs.collapse_warnings(ratio)
     assert f"its samples lie {told} as far from each other" in warning

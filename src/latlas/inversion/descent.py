@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from numbers import Integral
 
 import torch
 from torch import Tensor
@@ -14,6 +15,7 @@ from latlas.base.threads import threads_for, using_threads
 from latlas.data.images import ImageSet
 from latlas.inversion.noise import NoiseInputs, noise_inputs, noise_penalty, normalised
 from latlas.inversion.prior import CodePrior
+from latlas.models.given import described
 from latlas.models.protocols import (
     Decoder,
     check_codes,
@@ -30,16 +32,34 @@ _ROUND = 10  # steps between two looks at which images still go on
 
 @dataclass(frozen=True, kw_only=True)
 class Budget:
-    """How much work an inversion may do; the same for every image that is to be compared."""
+    """How much work an inversion may do; the same for every image that is to be compared.
 
-    steps: int = 200  # of Adam, at most
-    learning_rate: float = 0.05  # at its height
-    warmup: float = 0.0  # share of the steps in which it rises to its height; along all of them it falls as a cosine to 0
-    batch: int = 500  # images descended together, at most: large images are fewer
-    patience: float = 0.0  # an image stops when ten steps lower its error by less than this share; 0: never
+    Args:
+        steps: of Adam, at most; 0 or more.
+        learning_rate: at its height, in units of the code; above 0.
+        warmup: share of the steps, 0 to 1, in which it rises to its height; along all of them it falls as a cosine to 0.
+        batch: images descended together, at most: large images are fewer.
+        patience: an image stops when ten steps lower its error by less than this share; 0: never.
+
+    Raises:
+        SettingError: a setting out of range.
+
+    >>> Budget(steps=60, learning_rate=0.1)
+    Budget(steps=60, learning_rate=0.1, warmup=0.0, batch=500, patience=0.0)
+    """
+
+    steps: int = 200
+    learning_rate: float = 0.05
+    warmup: float = 0.0
+    batch: int = 500
+    patience: float = 0.0
 
     def __post_init__(self) -> None:
-        if self.steps < 0 or self.batch < 1 or not self.learning_rate > 0 or not self.patience >= 0:
+        for setting, count in (("steps", self.steps), ("batch", self.batch)):
+            if not isinstance(count, Integral) or isinstance(count, bool):
+                raise SettingError(f"The {setting} of a budget must be a whole number, got {count!r}.")
+            object.__setattr__(self, setting, int(count))  # of NumPy's, too: a record of it is written as JSON
+        if self.steps < 0 or self.batch < 1 or not 0 < self.learning_rate < math.inf or not self.patience >= 0:
             raise SettingError(f"A budget needs steps >= 0, batch >= 1, learning rate > 0, patience >= 0, got {self}.")
         if not 0 <= self.warmup <= 1:
             raise SettingError(f"The warm-up is a share of the steps, 0 to 1, got {self.warmup}.")
@@ -79,7 +99,11 @@ def named_budget(name: str, *, steps: int | None = None) -> Budget:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Inversion:
-    """Codes found for images, and how well they do."""
+    """Codes found for images, and how well they do.
+
+    `codes` holds the best code of each image, `errors` the squared error per pixel of decoding it. Rows of `start_errors` and
+    of `image_curves` are starts, in the order of `start_names`; large `disagreement` between them says that the budget was short.
+    """
 
     codes: Codes  # of the best start of each image
     errors: PerImage  # squared error per pixel of decoding them; infinite where no start ever gave a number
@@ -90,6 +114,12 @@ class Inversion:
     broken: Tensor  # bool, starts x images: the descent left the numbers, and was held at the best code before
     names: tuple[str, ...]  # of the images
     noises: tuple[Tensor, ...] = ()  # of the best start, where they were descended too: decode the codes with them
+
+    def __repr__(self) -> str:
+        return (
+            f"<Inversion of {len(self.errors):,} images from {', '.join(self.start_names)}: mean squared error "
+            f"{float(self.errors.mean()):.4g}; .codes, .errors, .curves>"
+        )
 
     @property
     def curves(self) -> Tensor:
@@ -149,6 +179,8 @@ def descend(
         SettingError: a weight that is negative, or of a prior that is not given.
     """
     work = budget if budget is not None else Budget()
+    if not isinstance(work, Budget):
+        raise SettingError(f"The work of an inversion is a latlas.Budget, as Budget(steps=60), got {described(work)}.")
     check_images(images.image_shape, decoder, name=images.name)
     for start in starts:
         check_codes(start, decoder)
@@ -177,7 +209,8 @@ def descend(
     for start in starts:
         parts: list[_Found] = []
         for batch, target in zip(torch.split(start, size), images.batches(size), strict=True):
-            with using_threads(threads):
+            # Whoever asks may have switched gradients off, as notebooks do for whole cells.
+            with using_threads(threads), torch.inference_mode(mode=False), torch.enable_grad():
                 parts.append(_descend_batch(objective, target, batch, work))
             done += len(batch)
             progress(f"inverting {images.name}", done, total)
@@ -254,7 +287,7 @@ def _joined(parts: Sequence[_Found]) -> _Found:
 def _descend_batch(objective: _Objective, images: Tensor, start: Tensor, work: Budget) -> _Found:
     """Return the best of what was met, and the best error after each step (the last value held after a stop)."""
     device = device_of(objective.decoder)
-    target = images.to(device)
+    target = (images.clone() if images.is_inference() else images).to(device)
     variables = [start.detach().to(device).clone()]
     if objective.noise is not None:
         variables += objective.noise.start(len(start))

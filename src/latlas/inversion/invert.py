@@ -14,6 +14,7 @@ from latlas.data.images import ImageSet
 from latlas.inversion.descent import Budget, Inversion, descend
 from latlas.inversion.prior import code_prior
 from latlas.models.drawn import check_drawn, check_varied
+from latlas.models.given import check_image_set, check_model
 from latlas.models.protocols import (
     Encoder,
     Generator,
@@ -72,6 +73,14 @@ def invert(
         SettingError: a setting out of range.
         IllPosedError: the generator draws one image only.
         NonFiniteError: it draws NaN or infinity.
+
+    >>> import latlas
+    >>> model = latlas.load_model("zoo:digits-dense")
+    >>> codes = model.sample_codes(4, torch.Generator().manual_seed(0))
+    >>> images = latlas.ImageSet("own samples", model.decode(codes).detach())
+    >>> found = latlas.invert(model, images, budget=latlas.Budget(steps=60))
+    >>> found.codes.shape, bool((found.errors < 0.001).all())
+    (torch.Size([4, 16]), True)
     """
     drawing = require_generator(generator, "Inversion")
     check_fit(images, drawing)
@@ -171,6 +180,7 @@ def encoder_of(generator: Generator, recoder: LatentModel | None = None) -> Enco
     """
     if recoder is None:
         return generator if is_encoder(generator) else None
+    check_model(recoder, "A recoder's place")
     if not is_encoder(recoder):
         raise CapabilityError(f"{recoder.name} does not encode, and is no recoder. Train one: latlas train recoder.")
     inner = getattr(recoder, "recoder", recoder)  # of a generator with its recoder
@@ -200,8 +210,9 @@ def check_fit(images: ImageSet, generator: LatentModel) -> None:
     """Raise unless images have the generator's shape.
 
     Raises:
-        ImageFormatError: they have another; says how to bring them there.
+        ImageFormatError: they have another, or are no ImageSet; says how to bring them there.
     """
+    check_image_set(images, "Inversion")
     try:
         check_images(images.image_shape, generator, name=images.name)
     except ImageFormatError as failure:

@@ -24,9 +24,7 @@ def check_drawn(images: Tensor, model: LatentModel) -> None:
         ImageFormatError: images of another shape than the model says, or that leave [0, 1].
         NonFiniteError: NaN or infinity among them.
     """
-    if tuple(images.shape[1:]) != tuple(model.image_shape):
-        want, got = ("x".join(map(str, shape)) for shape in (model.image_shape, images.shape[1:]))
-        raise ImageFormatError(f"{model.name} says that its images have shape {want}, and draws {got}. State its true shape.")
+    check_shape(images, model)
     low, high = (float(edge) for edge in images.detach().aminmax())  # NaN if any value is
     if not (abs(low) < torch.inf and abs(high) < torch.inf):
         raise NonFiniteError(
@@ -36,6 +34,24 @@ def check_drawn(images: Tensor, model: LatentModel) -> None:
         raise ImageFormatError(
             f"{model.name} draws values from {low:.4g} to {high:.4g}; latlas needs images in [0, 1]. Rescale what its decode returns."
         )
+
+
+def check_shape(images: Tensor, model: LatentModel, *, count: int | None = None) -> None:
+    """Raise unless images that a model drew have the shape that it states.
+
+    Args:
+        images: `n c h w`, as they came.
+        model: which drew them.
+        count: of the codes that it drew them from; None: of no account.
+
+    Raises:
+        ImageFormatError: images of another shape, or not one a code.
+    """
+    if tuple(images.shape[1:]) != tuple(model.image_shape):
+        want, got = ("x".join(map(str, shape)) for shape in (model.image_shape, images.shape[1:]))
+        raise ImageFormatError(f"{model.name} says that its images have shape {want}, and draws {got}. State its true shape.")
+    if count is not None and images.shape[0] != count:
+        raise ImageFormatError(f"{model.name} draws {images.shape[0]} images of {count} codes. Let it give one image a code.")
 
 
 def check_varied(images: Tensor | MarginalMoments, model: LatentModel) -> None:

@@ -4,7 +4,7 @@ import json
 import logging
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -75,7 +75,8 @@ def export_onnx(
     if target.exists():
         raise OutputExistsError(f"{target} already exists; name a new file.")
     runtime = _packages()
-    half = _half(model, what)
+    with _evaluating(model) if isinstance(model, nn.Module) else nullcontext():  # as it is exported
+        half = _half(model, what)
     shape = tuple(model.latent_shape if what == "decode" else model.image_shape)
     place, fixed = device_of(model), None if isinstance(batch, str) else batch
     with _evaluating(half), torch.no_grad():

@@ -43,12 +43,13 @@ class GeneratorModel(PretrainedNetwork):
     """A generator with a standard normal prior. It comes ready for use, in evaluation mode.
 
     Args:
-        architecture: settings of the network.
+        architecture: settings of the network, or the name of one with its default settings: "dcgan", "stylegan2".
         image_shape: channels, height, width.
         name: what reports call it.
         provenance: what it was trained from; None before training.
 
     Raises:
+        UnknownNameError: no such architecture.
         ImageFormatError: an image shape that the architecture cannot serve.
     """
 
@@ -56,13 +57,15 @@ class GeneratorModel(PretrainedNetwork):
 
     def __init__(
         self,
-        architecture: GeneratorArchitecture,
+        architecture: GeneratorArchitecture | str,
         image_shape: ImageShape,
         *,
         name: str | None = None,
         provenance: Provenance | None = None,
     ) -> None:
         super().__init__()
+        if isinstance(architecture, str):
+            architecture = generator_architecture(architecture)
         self.architecture = architecture
         self.image_shape: ImageShape = image_shape
         self.latent_shape: LatentShape = architecture.latent_shape(image_shape)

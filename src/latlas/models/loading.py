@@ -2,15 +2,17 @@
 
 from collections.abc import Callable
 from importlib.metadata import EntryPoint, entry_points
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
 from latlas.base.artifacts import CONFIG, read_json
-from latlas.base.errors import ArtifactError, MissingExtraError, MissingPathError, unknown_name
+from latlas.base.errors import ArtifactError, MissingExtraError, MissingPathError, SettingError, unknown_name
 from latlas.base.hub import hub_id, resolve
 from latlas.models.carried_folders import SCHEME, artifact_folder, meant_name
 from latlas.models.generator import KIND as GENERATOR_KIND
 from latlas.models.generator import GeneratorModel
+from latlas.models.given import described
 from latlas.models.protocols import LatentModel, require_generator
 from latlas.models.recoder import KIND as RECODER_KIND
 from latlas.models.recoder import Recoder, with_recoder
@@ -38,6 +40,8 @@ _KINDS: dict[str, Callable[[Path], LatentModel]] = {
     GENERATOR_KIND: GeneratorModel.from_pretrained,
     RECODER_KIND: Recoder.from_pretrained,
 }
+
+_WEIGHTS_ALONE = (".bin", ".ckpt", ".pt", ".pth", ".safetensors")  # files of weights, as other programs write them
 
 # What a file in a folder of another program tells of the scheme that reads it.
 _FOREIGN = {"model_index.json": "diffusers", "model_config.json": "pythae"}
@@ -79,6 +83,17 @@ def _cure(text: str) -> str:
     return f"Train one with `latlas train dense mnist --out {text}`."
 
 
+def _way_from_file(path: Path) -> str:
+    """Return what to do with a file that was given for a model."""
+    if path.suffix in _WEIGHTS_ALONE:
+        return (
+            "Weights alone are no model: build the network in Python, load them into it, and wrap it with latlas.from_module."
+        )
+    if path.suffix == ".pkl":
+        return f"Of a StyleGAN2 it is stylegan2:{path}."
+    return f"Give the folder, or scheme:{path} for a file of another program."
+
+
 def _loader(point: EntryPoint) -> Callable[[str], LatentModel]:
     try:
         found: Callable[[str], LatentModel] = point.load()
@@ -106,7 +121,16 @@ def load_model(spec: str | Path) -> LatentModel:
         MissingExtraError: the scheme needs a package that is not installed.
         HubError: a Hub id, and the Hub could not be reached.
         CapabilityError: a recoder for another generator, or beside what is no generator.
+        SettingError: something that is no spec.
+
+    >>> load_model("zoo:digits-dense").image_shape
+    (1, 28, 28)
     """
+    if not isinstance(spec, str | PathLike):
+        raise SettingError(
+            f"A model is named by a folder, a Hub id or scheme:rest, as 'zoo:digits-dense'; got {described(spec)}. A network of your own is "
+            "wrapped by latlas.from_module, and what is a model already needs no loading."
+        )
     text = str(spec)
     path = Path(text)
     scheme, colon, rest = text.partition(":")
@@ -124,9 +148,7 @@ def load_model(spec: str | Path) -> LatentModel:
         return load(rest)
     path = resolve(spec)
     if _exists(path) and path.is_file():
-        raise ArtifactError(
-            f"{text} is a file, and a model is a folder. Give the folder, or scheme:{text} for a file of another program."
-        )
+        raise ArtifactError(f"{text} is a file, and a model is a folder. {_way_from_file(path)}")
     if not _exists(path) or not path.is_dir():
         raise MissingPathError(f"No model folder {text}. {_cure(text)}")
     foreign = next((scheme for name, scheme in _FOREIGN.items() if (path / name).is_file()), None)

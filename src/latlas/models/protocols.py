@@ -14,6 +14,7 @@ from torch import Tensor
 
 from latlas.base.errors import CapabilityError, CodeShapeError, ImageFormatError, SettingError
 from latlas.base.shapes import Codes, Images, ImageShape, LatentShape
+from latlas.models.given import check_model
 
 _COLOURS = {1: "grey", 3: "colour"}
 
@@ -116,8 +117,10 @@ def require_autoencoder(model: LatentModel, question: str) -> Autoencoder:
     """Return the model if it encodes and decodes.
 
     Raises:
-        CapabilityError: it does not; the message names the question and what is missing.
+        CapabilityError: it does not, or is no model; the message names the question and what is missing.
+        SettingError: it is in training mode.
     """
+    check_model(model, question)
     if _has(model, "encode") and _has(model, "decode"):
         return model  # type: ignore[return-value]
     missing = "an encoder" if not _has(model, "encode") else "a decoder"
@@ -128,8 +131,10 @@ def require_generator(model: LatentModel, question: str) -> Generator:
     """Return the model if it decodes and can draw codes.
 
     Raises:
-        CapabilityError: it does not.
+        CapabilityError: it does not, or is no model.
+        SettingError: it is in training mode.
     """
+    check_model(model, question)
     if _has(model, "decode") and _has(model, "sample_codes"):
         return model  # type: ignore[return-value]
     cure = " It can draw those of images that you give: --codes-of DATA, or latlas.with_codes_of(model, images)."
@@ -143,8 +148,10 @@ def require_encoder(model: LatentModel, question: str) -> Encoder:
     """Return the model if it encodes.
 
     Raises:
-        CapabilityError: it does not.
+        CapabilityError: it does not, or is no model.
+        SettingError: it is in training mode.
     """
+    check_model(model, question)
     if _has(model, "encode"):
         return model  # type: ignore[return-value]
     raise CapabilityError(f"{question} needs an encoder, which {model.name} lacks. Give a model that encodes.")

@@ -225,7 +225,11 @@ class RecodedGenerator(nn.Module):
 
 
 def with_recoder(generator: Generator, recoder: Recoder) -> RecodedGenerator:
-    """Return the autoencoder that a generator and its recoder make.
+    """Return the autoencoder that a generator and its recoder make: what encodes takes the place of inversion.
+
+    Args:
+        generator: draws codes and decodes.
+        recoder: trained for it, as by `train_recoder`.
 
     Raises:
         CapabilityError: the recoder was trained for another generator.

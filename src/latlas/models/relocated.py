@@ -15,6 +15,7 @@ from latlas.base.errors import ArtifactError, CapabilityError, CodeShapeError
 from latlas.base.hub import Pushable, Saveable, resolve
 from latlas.base.provenance import UNSTATED, Provenance, tensor_hash
 from latlas.base.shapes import Codes, Images, ImageShape, LatentShape
+from latlas.models.given import check_model
 from latlas.models.protocols import Decoder, LatentModel, check_codes
 
 KIND = "relocated-model"
@@ -191,8 +192,10 @@ def require_decoder(model: LatentModel, question: str) -> Decoder:
     """Return the model if it decodes.
 
     Raises:
-        CapabilityError: it does not.
+        CapabilityError: it does not, or is no model.
+        SettingError: it is in training mode.
     """
+    check_model(model, question)
     if not callable(getattr(model, "decode", None)) or "decode" in getattr(model, "lacks", ()):
         raise CapabilityError(f"{question} needs a decoder, which {model.name} lacks. Give a model that decodes.")
     return model  # type: ignore[return-value]

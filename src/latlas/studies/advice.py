@@ -13,6 +13,8 @@ Level = Literal["good", "note", "warning"]
 _LAW_TOLERANCE = 0.08  # the published dense table stays within 0.04 of 1, the convolutional one reaches 0.08 on average
 _NEXT_TO_NOTHING = 0.1  # nats of KL a variable, below which a variable that does not vary counts as collapsed
 _VARIANCE_LOSS_RANGE = (0.8, 1.2)
+_WIDE = 1.1  # variance of a posterior: a trained one is no wider than the prior, one that has collapsed has 1 but for a percent
+_WORSE = 1.1  # times the error of the mean image: a collapsed model has that error, and on other images a little more
 _FEWEST = 100  # images: of normal codes, the variance over so many is sure to sqrt(2 / 99), 14 %
 
 
@@ -45,8 +47,8 @@ def advise(latents: LatentTable, reconstruction: Reconstruction, zeroing: Zeroin
     """Return the findings, most urgent first."""
     # An encoder without posteriors has no KL term: what is said of one would be about nothing.
     deterministic = bool((latents.mean_posterior_variance == 0).all())
-    of_posteriors = [] if deterministic else [*_rules(latents), _law(latents)]
-    findings = [_collapse(latents, zeroing), *of_posteriors, _variance_loss(reconstruction)]
+    of_posteriors = [] if deterministic else [*_wide(latents), *_rules(latents), _law(latents)]
+    findings = [*_misfit(reconstruction), _collapse(latents, zeroing), *of_posteriors, _variance_loss(reconstruction)]
     urgency = {"warning": 0, "note": 1, "good": 2}
     return sorted(findings, key=lambda finding: urgency[finding.level])
 
@@ -73,6 +75,22 @@ def few_images(count: int, variables: int) -> list[Advice]:
             ),
         )
     ]
+
+
+def _misfit(reconstruction: Reconstruction) -> Sequence[Advice]:
+    if reconstruction.error <= _WORSE * reconstruction.image_variance:
+        return ()
+    return (
+        Advice(
+            level="warning",
+            headline="Reconstructions are farther from the images than one mean image would be.",
+            text=(
+                f"Their squared error is {reconstruction.error:.3g} a pixel, and that of the mean of these images "
+                f"{reconstruction.image_variance:.3g}. Before anything else, see whether these are images such as the model was trained "
+                "on (values between 0 and 1 or -1 and 1, order of the colours, kind of images), and whether it has its trained weights."
+            ),
+        ),
+    )
 
 
 def _collapse(latents: LatentTable, zeroing: Zeroing | None) -> Advice:
@@ -114,6 +132,23 @@ def _collapse(latents: LatentTable, zeroing: Zeroing | None) -> Advice:
         text=(
             "The latent space is larger than these data need, which costs nothing but size: `latlas prune` writes the same model "
             f"without the collapsed ones.{measured}"
+        ),
+    )
+
+
+def _wide(latents: LatentTable) -> Sequence[Advice]:
+    narrowest = float(latents.mean_posterior_variance.min())
+    if narrowest <= _WIDE:
+        return ()
+    return (
+        Advice(
+            level="warning",
+            headline="Every posterior is wider than the prior.",
+            text=(
+                f"The narrowest has a variance of {narrowest:.3g} on average, and training leaves none above 1. Does the encoder "
+                "give log-variances beside its means? Deviations or variances that are taken for those look like this: give the "
+                "logarithm of the variance, or a torch.distributions.Normal."
+            ),
         ),
     )
 

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from latlas.base.errors import IllPosedError
+from latlas.base.errors import IllPosedError, SettingError, unknown_name
 from latlas.base.progress import Progress, silent, track
 from latlas.base.provenance import Provenance
 from latlas.base.records import plain
@@ -18,11 +18,14 @@ from latlas.encodings.encode import encode
 from latlas.measurements.distances import frechet_distance
 from latlas.measurements.features import FeatureNetwork, features_of_batch
 from latlas.measurements.reconstruction import decode_batches
-from latlas.models.protocols import LatentModel, require_autoencoder
+from latlas.models.given import check_image_set
+from latlas.models.protocols import LatentModel, check_images, require_autoencoder
 from latlas.numerics.frechet import FrechetDistance
 from latlas.samplers.fit import SAMPLER_KINDS, fit_sampler
 from latlas.samplers.sampler import Sampler
 from latlas.samplers.second_stage import SecondStageSettings
+from latlas.studies.features import check_features, feature_network
+from latlas.studies.pairs import tell_if_alike
 
 _BATCH = 500
 _GROUPS = 20  # of the jackknife
@@ -39,10 +42,17 @@ class SamplerScore:
     )
     reported: FrechetDistance  # to the other half, which takes no part in the choice
 
+    def __repr__(self) -> str:
+        return f"<SamplerScore of {self.sampler.name}: {self.reported.value:.4g}; .sampler, .reported, .chosen_by>"
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Calibration:
-    """Every sampler's score, best first, beside what reconstructions and real images reach."""
+    """Every sampler's score, best first, beside what reconstructions and real images reach.
+
+    Distances are Fréchet distances of the features named in `features`, in their squared units;
+    `best.sampler.sample(n, generator)` draws codes, which the model decodes.
+    """
 
     model: str
     heldout: str
@@ -54,6 +64,13 @@ class Calibration:
     reconstructions: FrechetDistance  # of held-out images: what no sampler of this decoder can be expected to beat
     real: FrechetDistance  # between the two halves of the held-out images: the floor
     provenance: Provenance
+
+    def __repr__(self) -> str:
+        scores = ", ".join(f"{score.sampler.name} {score.reported.value:.4g}" for score in self.scores)
+        return (
+            f"<Calibration of {self.model!r} on {self.heldout!r}, distances of {self.features} best first: {scores}; reconstructions "
+            f"{self.reconstructions.value:.4g}; .best>"
+        )
 
     @property
     def best(self) -> SamplerScore:
@@ -111,9 +128,9 @@ def calibrate_sampler(
     train: ImageSet,
     heldout: ImageSet,
     *,
-    features: FeatureNetwork,
-    kinds: Sequence[str] = SAMPLER_KINDS,
-    renormalised: Sequence[bool] = (False, True),
+    features: FeatureNetwork | None = None,
+    kinds: str | Sequence[str] = SAMPLER_KINDS,
+    renormalised: bool | Sequence[bool] = (False, True),
     components: int = 10,
     second_stage: SecondStageSettings | None = None,
     seed: int = 0,
@@ -130,8 +147,10 @@ def calibrate_sampler(
         model: encodes and decodes.
         train: images whose codes the samplers are fitted to.
         heldout: other images; half of them are compared with as many samples.
-        features: the network that the distance is taken with; `latlas.studies.features.feature_network` finds one.
-        kinds: samplers to try.
+        features: the network that the distance is taken with; `latlas.studies.features.feature_network` finds one. None: the one
+            that suits the images: the digits or garments classifier for 28 x 28 grey ones, else EfficientNet-Lite0 (the extra
+            `features`).
+        kinds: samplers to try, one or several of "prior", "moments", "gaussian", "mixture", "second-stage".
         renormalised: without, with, or both.
         components: of the mixture.
         second_stage: settings of the second stage.
@@ -140,12 +159,39 @@ def calibrate_sampler(
 
     Raises:
         CapabilityError: the model lacks an encoder or a decoder.
+        ImageFormatError: images of another shape.
+        UnknownNameError: no such sampler.
+        SettingError: no sampler to try; features that are none.
+        MissingExtraError: the extra that carries the network is not installed.
         IllPosedError: fewer than 40 held-out images.
         NonFiniteError: the feature network returned NaN.
+
+    >>> import latlas
+    >>> model = latlas.load_model("zoo:digits-dense")
+    >>> codes = model.sample_codes(200, torch.Generator().manual_seed(0))
+    >>> images = latlas.ImageSet("own samples", model.decode(codes).detach())
+    >>> found = latlas.calibrate_sampler(model, images.slice(0, 100), images.slice(100, 200), kinds=("prior", "moments"))
+    >>> new = model.decode(found.best.sampler.sample(3, torch.Generator().manual_seed(1)))
+    >>> new.shape
+    torch.Size([3, 1, 28, 28])
     """
     autoencoder = require_autoencoder(model, "Choosing a sampler")
+    for images in (train, heldout):
+        check_image_set(images, "Choosing a sampler")
+        check_images(images.image_shape, autoencoder, name=images.name)
     if len(heldout) < 2 * _GROUPS:
         raise IllPosedError(f"Choosing a sampler needs at least {2 * _GROUPS} held-out images, got {len(heldout)}.")
+    tell_if_alike(train, heldout, what="Every sampler")
+    kinds = (kinds,) if isinstance(kinds, str) else tuple(kinds)
+    for kind in kinds:
+        if kind not in SAMPLER_KINDS:
+            raise unknown_name("sampler", kind, SAMPLER_KINDS)
+    flags = (renormalised,) if isinstance(renormalised, bool) else tuple(renormalised)
+    if not kinds or not flags:
+        raise SettingError("Choosing a sampler needs at least one kind to try, renormalised or not.")
+    if features is None:
+        features = feature_network("auto", heldout)
+    check_features(features)
     order = torch.randperm(len(heldout), generator=generator(seed, "halves"))
     n = len(heldout) // 2
     halves = [heldout.take(order[:n].sort().values), heldout.take(order[n : 2 * n].sort().values)]
@@ -155,7 +201,7 @@ def calibrate_sampler(
     encoding = encode(autoencoder, train, progress=progress)
     active = encoding.moments().active()
     scores = []
-    plans = [(kind, flag) for kind in kinds for flag in renormalised]
+    plans = [(kind, flag) for kind in kinds for flag in flags]
     for kind, flag in track(plans, "samplers", progress):
         sampler = fit_sampler(
             kind,

@@ -1,7 +1,9 @@
 """Source x target -> what a linear map between their latent spaces loses, in image space."""
 
+from collections.abc import Sequence
 from typing import Literal
 
+import torch
 from torch import Tensor
 
 from latlas.base.errors import CapabilityError, IllPosedError, SettingError
@@ -10,9 +12,11 @@ from latlas.base.provenance import Provenance
 from latlas.data.images import ImageSet
 from latlas.measurements.features import FeatureNetwork, distance_name
 from latlas.measurements.quality import Perceptual
+from latlas.models.given import check_image_set, described
 from latlas.models.protocols import Decoder, LatentModel, is_encoder, require_autoencoder
 from latlas.studies.bounds import target_bounds
 from latlas.studies.comparison import Comparison, Yardstick
+from latlas.studies.features import check_features
 from latlas.studies.pairs import (
     STREAM,
     CodeMap,
@@ -29,6 +33,7 @@ from latlas.studies.pairs import (
     split,
     stating_scaling,
     streaming_model,
+    tell_if_alike,
 )
 from latlas.studies.routes import (
     Error,
@@ -45,7 +50,7 @@ from latlas.supports.support_set import SupportSet
 _EXAMPLES = 12  # images kept for a report to show
 _TESTED = 4  # codes of a stream fitted on for each that is measured on
 
-FitOn = Literal["all"] | Tensor | SupportSet
+FitOn = Literal["all"] | Tensor | Sequence[int] | SupportSet
 
 
 def compare(
@@ -74,8 +79,10 @@ def compare(
         target_model: into whose space; same image shape.
         images: to fit on, encoded by both models; or "stream", where one of the two is a generator without an encoder: codes
             that it draws are then known, and the other model encodes their images.
-        fit_on: "all" of the images, those at some indices, or a Support Set (its own images).
-        test: to measure on; None holds out the last fifth of `images`, and draws fresh codes of a stream.
+        fit_on: "all" of the images, those at some indices (counted from 0, in a tensor or a list), or a Support Set (its own
+            images). With `test` left out, indices are of the first four fifths.
+        test: to measure on, others than those to fit on; None holds out the last fifth of `images`, and draws fresh codes of a
+            stream.
         kind: of the map, as in `fit_map`; between two spatial latent spaces always "affine".
         ridge: as in `fit_map`.
         rank: of a "reduced-rank" map.
@@ -94,13 +101,25 @@ def compare(
         CapabilityError: a model lacks an encoder or a decoder; or for a stream, both encode, or neither does.
         ImageFormatError: images of another shape than a model's, or models of two image shapes.
         UnknownNameError, SettingError: settings of a map that `fit_map` does not know, or that the latent shapes do not
-            allow; too few images to hold some out.
+            allow; too few images to hold some out; indices to fit on that there are not; features that are none.
         IllPosedError: fewer pairs than unknowns without a ridge; fewer than two images to measure on; a model that gives
             all images one code.
         NonFiniteError: a model, or a function given, returns NaN.
+
+    >>> import latlas
+    >>> model = latlas.load_model("zoo:digits-dense")
+    >>> codes = model.sample_codes(200, torch.Generator().manual_seed(0))
+    >>> images = latlas.ImageSet("own samples", model.decode(codes).detach())
+    >>> found = latlas.compare(model, latlas.load_model("zoo:digits-dense-1"), images, ridge="gcv", brief=True)
+    >>> found.target_R.mean < found.M.mean < found.mean_code.mean
+    True
+    >>> found.relocate(codes[:3]).shape
+    torch.Size([3, 16])
     """
     settings = MapSettings(kind=kind, ridge=ridge, rank=rank, neighbourhood=neighbourhood)
     settings.check()
+    if features is not None:
+        check_features(features)
     known_codes = None
     if isinstance(images, str):
         if images != STREAM:
@@ -113,11 +132,14 @@ def compare(
     else:
         for model, other in ((source_model, target_model), (target_model, source_model)):
             _require_encoding(model, other)
+        for given in (images, *(() if test is None else (test,))):
+            check_image_set(given, "A comparison")
         if test is None:
             images, test = split(images)
         chosen = _fitting_images(images, fit_on)
         check_comparable((source_model, target_model), (chosen, test))
         settings.check(source_model.latent_shape, target_model.latent_shape)
+        tell_if_alike(chosen, test, what="The map")
         fitting = pair_on_images(source_model, target_model, chosen, progress=progress)
         measured = pair_on_images(source_model, target_model, test, progress=progress)
     return compare_pairs(
@@ -145,7 +167,7 @@ def compare(
                 "ridge": ridge,
                 "rank": rank,
                 "neighbourhood": neighbourhood,
-                "fit_on": f"stream of {stream} codes" if known_codes is not None else _told(fit_on),
+                "fit_on": f"stream of {stream} codes" if known_codes is not None else _told(fit_on, fitting.images),
                 "features": None if features is None else features.name,
                 "yardstick": yardstick,
             },
@@ -268,17 +290,31 @@ def _way_back(settings: MapSettings, fitting: PairedCodes) -> CodeMap | None:
         return None
 
 
-def _told(fit_on: FitOn) -> str:
+def _told(fit_on: FitOn, fitting: ImageSet) -> str:
     if isinstance(fit_on, SupportSet):
-        return f"Support Set of {len(fit_on.images)} images"
-    return f"{fit_on.numel()} chosen images" if isinstance(fit_on, Tensor) else fit_on
+        return f"Support Set of {len(fitting)} images"
+    return fit_on if isinstance(fit_on, str) else f"{len(fitting)} chosen images"
 
 
 def _fitting_images(images: ImageSet, fit_on: FitOn) -> ImageSet:
     if isinstance(fit_on, SupportSet):
         return fit_on.images
-    if isinstance(fit_on, Tensor):
-        if fit_on.numel() == 0:
-            raise IllPosedError("No images to fit on were given.")
-        return images.take(fit_on)
-    return images
+    if isinstance(fit_on, str):
+        if fit_on != "all":
+            raise SettingError(f"A map is fitted on all images, on indices of some, or on a Support Set; got {fit_on!r}.")
+        return images
+    try:
+        chosen = torch.as_tensor(fit_on)
+    except (TypeError, ValueError, RuntimeError) as failure:
+        raise SettingError(
+            f"A map is fitted on all images, on indices of some, or on a Support Set; got {described(fit_on)}."
+        ) from failure
+    if chosen.numel() == 0:
+        raise IllPosedError("No images to fit on were given.")
+    if chosen.dtype == torch.bool and chosen.shape == (len(images),):
+        chosen = chosen.nonzero().flatten()
+    whole = chosen.ndim == 1 and not chosen.is_floating_point() and chosen.dtype != torch.bool
+    if not whole or int(chosen.min()) < -len(images) or int(chosen.max()) >= len(images):
+        found = f"{int(chosen.min())} to {int(chosen.max())}" if whole else f"{described(chosen)} ({chosen.dtype})"
+        raise SettingError(f"Indices to fit on are whole numbers, of {images.name} 0 to {len(images) - 1}, got {found}.")
+    return images.take(chosen.long())

@@ -27,7 +27,13 @@ class Yardstick:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Comparison:
-    """R, L and M errors of a relocation, beside the bounds that they must be read against."""
+    """R, L and M errors of a relocation, beside the bounds that they must be read against.
+
+    Each `Error` has `.mean`, `.standard_error` and `.deviation` over the test images; errors of images are squared, per pixel, of
+    values in [0, 1], those of codes squared per variable. M is to be read between `target_R`, the best that the target could do,
+    and `mean_code`, what it does knowing nothing of the image: `recovered_share` is where M lies between them, 1 at the best.
+    `linear_map` is the map, `relocate(codes)` applies it, and `to_json()` holds all numbers.
+    """
 
     source: str
     target: str
@@ -54,6 +60,13 @@ class Comparison:
     known_codes: str | None  # the model, if any, whose codes were drawn and not encoded
     examples: PairedCodes  # the first few test images with their codes
     provenance: Provenance
+
+    def __repr__(self) -> str:
+        share = self.recovered_share
+        return (
+            f"<Comparison of {self.source!r} with {self.target!r} on {self.images!r}: M {self.M.mean:.4g}, the target's own R "
+            f"{self.target_R.mean:.4g}, {'' if share is None else f'{100 * share:.0f} % recovered; '}.linear_map, .to_json()>"
+        )
 
     @property
     def recovered_share(self) -> float | None:

@@ -17,6 +17,7 @@ from latlas.measurements.conformal import adjusted_p_values, conformal_p_values
 from latlas.measurements.empirical_null import fit_null
 from latlas.measurements.reconstruction import decode_batches
 from latlas.measurements.windows import window_errors, worst_excess
+from latlas.models.given import described
 from latlas.models.protocols import Encoder, LatentModel, images_at_once, require_generator
 from latlas.studies.coverage_record import Coverage, Drawn
 from latlas.studies.missed_attributes import Factors, attribute_rows, carried
@@ -109,7 +110,28 @@ def cover_all(
     seed: int = 0,
     progress: Progress = silent,
 ) -> tuple[Coverage, ...]:
-    """Return the coverage of several models on the same images; arguments and errors as `cover` has them."""
+    """Return the coverage of several models on the same images, in their order.
+
+    Args:
+        models: one or more, each draws codes and decodes.
+        support: the landmarks, as of `build_support_set`.
+        control: random images of the same data set; the same ones are drawn from it for every model.
+        reference: a model that certainly represents the landmarks; none of `models`.
+        represented: as `cover` has it, and so all that follow.
+        level: 0 to 1.
+        budget: of the inversions; None for the quick one.
+        start: where descents start.
+        recoder: of the one model, where there is but one.
+        samples: own samples of each model.
+        controls: images of the control, at most.
+        factors: what is known of each landmark.
+        seed: decides the control, the samples and the starts.
+        progress: told in images.
+
+    Raises:
+        SettingError: no model, or a recoder beside several; and whatever `cover` raises.
+        IllPosedError: too few images in the control for the level.
+    """
     work = budget if budget is not None else _DEFAULT_BUDGET
     if not models:
         raise SettingError("Give at least 1 model to judge.")
@@ -243,6 +265,10 @@ def _checked(
         raise SettingError(f"The level must lie between 0 and 1, got {level}.")
     if samples < 1 or controls < 1:
         raise SettingError(f"Coverage needs at least 1 own sample and 1 control image, got {samples} and {controls}.")
+    if not isinstance(support, SupportSet):
+        raise SettingError(
+            f"Landmarks are a Support Set, got {described(support)}. Make one: latlas.build_support_set(model, images)."
+        )
     for model in [*models, *([] if reference is None else [reference])]:
         drawing = require_generator(model, "Coverage")
         for images in (support.images, control):

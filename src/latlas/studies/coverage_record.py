@@ -26,6 +26,11 @@ class Drawn:
     errors: PerImage  # squared error per pixel
     windows: Float64[Tensor, "n windows"]  # the same within windows
 
+    def __repr__(self) -> str:
+        return (
+            f"<Drawn: {len(self.errors):,} images of {self.images.name!r}, mean squared error {float(self.errors.mean()):.4g}>"
+        )
+
 
 @dataclass(frozen=True, kw_only=True)
 class SectorRow:
@@ -40,7 +45,11 @@ class SectorRow:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Coverage:
-    """How well a model represents each landmark, with the evidence."""
+    """How well a model represents each landmark, with the evidence.
+
+    `missed` says which landmarks are, by `adjusted` p-values at `level`; `worst` is their rows in the Support Set, the most
+    missed first, `sectors` and `missed_attributes` what they have in common.
+    """
 
     model: str
     support: SupportSet
@@ -61,6 +70,12 @@ class Coverage:
     attributes: tuple[AttributeRow, ...]
     variables: tuple[Carried, ...]  # the attribute that goes most with each variable of the Support Set
     provenance: Provenance
+
+    def __repr__(self) -> str:
+        return (
+            f"<Coverage by {self.model!r} of {len(self.support)} landmarks of {self.support.chosen_from!r}: {int(self.missed.sum())} missed "
+            f"at level {self.level:g}; .worst, .sectors, .summary()>"
+        )
 
     @property
     def adjusted(self) -> PerImage:

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from latlas.base.errors import IllPosedError, SettingError
+from latlas.base.errors import IllPosedError, NonFiniteError, SettingError
 from latlas.base.progress import Progress, silent
 from latlas.base.provenance import Provenance
 from latlas.base.records import plain
@@ -17,15 +17,21 @@ from latlas.measurements.gain import Gain, reconstruction_gain
 from latlas.measurements.latents import LatentTable, latent_table, silence
 from latlas.measurements.reconstruction import Reconstruction, decode_batches, measure_reconstruction
 from latlas.measurements.scaling import LatentScaling, latent_scaling
+from latlas.models.given import check_image_set
 from latlas.models.protocols import Autoencoder, LatentModel, configured_scale, require_autoencoder, scaling_of
 from latlas.studies.advice import Advice, Zeroing, advise, few_images
+from latlas.studies.steady import check_steady
 
 _URGENCY = ("warning", "note", "good")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Diagnosis:
-    """The health sheet of a model on an image set."""
+    """The health sheet of a model on an image set.
+
+    `advice` says in words what was found, the most urgent first: each has `.level` ("warning", "note", "good"), `.headline` and
+    `.text`. `table` holds one row a latent variable, `summary` the numbers of the whole model, `to_json()` all of it.
+    """
 
     model: str
     images: str
@@ -38,6 +44,12 @@ class Diagnosis:
     advice: list[Advice]
     provenance: Provenance
     scaling: LatentScaling | None = None  # of raw latents, for a diffusion model; None of a vector latent space
+
+    def __repr__(self) -> str:
+        return (
+            f"<Diagnosis of {self.model!r} on {self.count:,} images of {self.images!r}: {self.latents.active_count} of {len(self.latents)} "
+            f"variables active, squared error {self.reconstruction.error:.4g}; .summary, .table, .advice>"
+        )
 
     @property
     def table(self) -> list[dict[str, Any]]:
@@ -117,14 +129,24 @@ def diagnose(model: LatentModel, images: ImageSet, *, gain_images: int | None = 
         progress: told throughout.
 
     Raises:
-        CapabilityError: the model lacks an encoder or a decoder.
+        CapabilityError: the model lacks an encoder or a decoder, or encodes by chance.
         ImageFormatError: images of another shape.
         IllPosedError: fewer than two images.
-        SettingError: gains on fewer than two.
+        SettingError: gains on fewer than two; a model in training mode.
+        NonFiniteError: the model gives NaN or infinity; names the first image.
 
     Cost: one encode of every image, and one decode for each latent variable and two more.
+
+    >>> import latlas
+    >>> model = latlas.load_model("zoo:digits-dense")
+    >>> codes = model.sample_codes(200, torch.Generator().manual_seed(0))
+    >>> images = latlas.ImageSet("own samples", model.decode(codes).detach())
+    >>> sheet = latlas.diagnose(model, images)
+    >>> sheet.summary["active"], sheet.table[0]["verdict"]
+    (6, 'collapsed')
     """
     autoencoder = require_autoencoder(model, "A diagnosis")
+    check_image_set(images, "A diagnosis")
     if len(images) < 2:
         raise IllPosedError(
             f"{images.name} has {len(images)} image, and a diagnosis is of how codes vary over images. Give at least 2, better some hundred."
@@ -132,8 +154,10 @@ def diagnose(model: LatentModel, images: ImageSet, *, gain_images: int | None = 
     if gain_images is not None and gain_images < 2:
         raise SettingError(f"Gains are measured on at least 2 images, got {gain_images}.")
     encoding = encode(autoencoder, images, progress=progress)
+    check_steady(autoencoder, encoding, images)
     latents = latent_table(encoding.moments())
     reconstruction = measure_reconstruction(autoencoder, encoding.mean, images, progress=progress)
+    _check_numbers(autoencoder, reconstruction, images)
     weighed = images.slice(0, gain_images)
     gain = reconstruction_gain(autoencoder, encoding.mean[: len(weighed)], weighed, progress=progress)
     zeroing = _measure_zeroing(autoencoder, encoding.mean, images, latents, reconstruction)
@@ -153,6 +177,15 @@ def diagnose(model: LatentModel, images: ImageSet, *, gain_images: int | None = 
         provenance=Provenance(made_by="diagnose", made_from={"model": autoencoder.fingerprint, "images": images.content_hash}),
         scaling=scaling,
     )
+
+
+def _check_numbers(model: LatentModel, reconstruction: Reconstruction, images: ImageSet) -> None:
+    broken = (~reconstruction.errors.isfinite()).nonzero().flatten()
+    if len(broken):
+        raise NonFiniteError(
+            f"{model.name} decodes the code of image {images.name_of(int(broken[0]))} of {images.name} to NaN or infinity, and of "
+            f"{len(broken) - 1} more. Mend the model."
+        )
 
 
 def _measure_scaling(model: Autoencoder, encoding: Encoding) -> LatentScaling:

@@ -2,14 +2,33 @@
 
 from pathlib import Path
 
-from latlas.base.errors import unknown_name
+from latlas.base.errors import SettingError, unknown_name
 from latlas.data.images import ImageSet
 from latlas.measurements.classifier import DigitsClassifier
 from latlas.measurements.features import EfficientNetLite0Features, FeatureNetwork, RawPixels
 from latlas.measurements.inception import InceptionFeatures
+from latlas.models.given import described
 
 FEATURES = ("auto", "digits", "fashion", "efficientnet", "pixels")
 _DIGITS_SHAPE = (1, 28, 28)
+
+
+def check_features(given: object) -> None:
+    """Raise unless something takes features: called with images it returns n x size numbers, and it has a name and that size.
+
+    Raises:
+        SettingError: it does not; says how to find one that does.
+    """
+    if callable(given) and hasattr(given, "name") and hasattr(given, "size"):
+        return
+    if isinstance(given, str):
+        cure = f"Find it: latlas.studies.features.feature_network({given!r}, images)."
+    else:
+        cure = (
+            "Called with images it returns n x size features, and it has a name and that size: see "
+            "latlas.measurements.features.CallableFeatures."
+        )
+    raise SettingError(f"Features are taken by a network, got {described(given)}. {cure}")
 
 
 def feature_network(name: str, images: ImageSet) -> FeatureNetwork:

@@ -16,6 +16,7 @@ from latlas.data.images import ImageSet
 from latlas.encodings.encode import encode
 from latlas.encodings.encoding import Encoding
 from latlas.measurements.reconstruction import decode_errors
+from latlas.models.given import check_model
 from latlas.models.protocols import Decoder, LatentModel, require_autoencoder, require_generator
 from latlas.studies.bounds import ratio, recovered_share, share_of, target_bounds
 from latlas.studies.pairs import (
@@ -28,6 +29,7 @@ from latlas.studies.pairs import (
     require_varied,
     split,
     stream_of,
+    tell_if_alike,
 )
 from latlas.studies.routes import Error, explained, latent_error
 
@@ -98,6 +100,12 @@ class ComparisonMatrix:
     examples: ImageSet  # the first few test images
     codes: dict[str, Tensor]  # of the examples, by model; without generators
     provenance: Provenance
+
+    def __repr__(self) -> str:
+        return (
+            f"<ComparisonMatrix of {', '.join(self.models)} on {self.images!r}: {len(self.cells)} pairs; .cell(source, target), "
+            ".to_json()>"
+        )
 
     def cell(self, source: str, target: str) -> Cell | None:
         """Return the pair; None for a model and itself, and where neither of the two encodes."""
@@ -182,6 +190,8 @@ def compare_all(
         raise SettingError(f"A stream needs at least 8 codes to fit on, got {stream}.")
     settings = MapSettings(kind=kind, ridge=ridge, rank=rank, neighbourhood=neighbourhood)
     settings.check()
+    for each in models:
+        check_model(each, "A matrix")
     named: dict[str, Decoder] = {}
     for name, model in zip(_distinct([model.name for model in models]), models, strict=True):
         named[name] = require_generator(model, "A matrix") if is_stream_only(model) else require_autoencoder(model, "A matrix")
@@ -194,6 +204,7 @@ def compare_all(
     if test is None:
         images, test = split(images)
     check_comparable(tuple(models), (images, test))
+    tell_if_alike(images, test, what="Every map")
     pairs = [
         (source, target)
         for source in named

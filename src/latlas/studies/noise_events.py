@@ -53,7 +53,7 @@ class Events:
         found = []
         if self.rise is None:
             found.append(
-                f"KL and means never grew by {RISE - 1:.0%} together (KL from {self.kl_start:.2f} to {self.kl_most:.2f} nats at most)"
+                f"KL and means never grew by {100 * (RISE - 1):.0f} % together (KL from {self.kl_start:.2f} to {self.kl_most:.2f} nats at most)"
             )
         if self.crossing is None:
             found.append(f"the gain stayed above the KL up to a noise of {self.noise_most:.2g}")

@@ -1,6 +1,7 @@
 """The codes of the same images in two latent spaces: of images given, or of a generator's own stream."""
 
 import dataclasses
+import logging
 from dataclasses import dataclass
 
 import torch
@@ -21,6 +22,7 @@ from latlas.maps.spatial import fit_spatial_map
 from latlas.maps.spatial_map import SpatialMap
 from latlas.measurements.reconstruction import decode_batches
 from latlas.models.drawn import check_drawn
+from latlas.models.given import check_image_set
 from latlas.models.protocols import (
     Generator,
     LatentModel,
@@ -31,6 +33,8 @@ from latlas.models.protocols import (
     require_generator,
 )
 from latlas.numerics.patches import PatchGeometry, geometry_between
+
+logger = logging.getLogger(__name__)
 
 CodeMap = LinearMap | SpatialMap
 
@@ -248,7 +252,9 @@ def split(images: ImageSet) -> tuple[ImageSet, ImageSet]:
 
     Raises:
         SettingError: too few images.
+        ImageFormatError: something that is no ImageSet.
     """
+    check_image_set(images, "This study")
     cut = len(images) * 4 // 5
     if not 0 < cut < len(images):
         raise SettingError(f"{images.name} has {len(images)} images: too few to hold a fifth out. Give test images.")
@@ -266,10 +272,25 @@ def check_comparable(models: tuple[LatentModel, ...], sets: tuple[ImageSet, Imag
     for other in models[1:]:
         check_one_shape(first, other)
     for images in sets:
+        check_image_set(images, "This study")
         check_images(images.image_shape, first, name=images.name)
     if len(sets[1]) < 2:
         raise IllPosedError(
             f"{sets[1].name} has {len(sets[1])} image to measure on; a standard error needs at least 2. Give more test images."
+        )
+
+
+def tell_if_alike(fitted: ImageSet, measured: ImageSet, *, what: str) -> None:
+    """Warn of images that are measured on and were fitted to: what is found of them says nothing of others.
+
+    Args:
+        fitted: images that something was fitted to.
+        measured: images that it is measured on.
+        what: "The map", for the warning.
+    """
+    if fitted.content_hash == measured.content_hash:
+        logger.warning(
+            "%s is measured on the images that it was fitted to (%s): errors on others are larger.", what, fitted.name
         )
 
 

@@ -12,29 +12,27 @@ from torch import Tensor
 from latlas.base.artifacts import writing
 from latlas.base.errors import CapabilityError, IllPosedError, SettingError
 from latlas.base.progress import Progress, silent, track
-from latlas.base.provenance import UNSTATED, Provenance
+from latlas.base.provenance import Provenance
 from latlas.base.records import plain
 from latlas.base.shapes import Codes, PerImage, PerVariable
 from latlas.data.images import ImageSet
 from latlas.encodings.encode import encode
 from latlas.encodings.encoding import Encoding
-from latlas.maps.linear import LinearMap
-from latlas.maps.spatial_map import SpatialMap
 from latlas.measurements.gain import Gain, reconstruction_gain
 from latlas.measurements.latents import LatentTable, latent_table
 from latlas.measurements.reconstruction import decode_batches, decode_errors, squared_error_per_pixel
-from latlas.models.protocols import Autoencoder, LatentModel, images_at_once, require_autoencoder, scaling_of
+from latlas.models.given import check_image_set
+from latlas.models.protocols import Autoencoder, LatentModel, check_images, images_at_once, require_autoencoder
 from latlas.models.pruning import PinnedModel, without_variables
 from latlas.models.vae import VAE
-from latlas.numerics.patches import PatchGeometry
 from latlas.numerics.posteriors import ACTIVE_VARIANCE, PosteriorMoments, mean_by_channel
+from latlas.studies.pruning_maps import Map, completion, selection
+from latlas.studies.steady import check_steady
 
 TO_NEW = "to-pruned"  # folders of the two maps, inside the model's
 TO_OLD = "to-original"
 
 _POINTS = 48  # of the curve, at most
-
-Map = LinearMap | SpatialMap
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,7 +70,11 @@ class PruningErrors:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class PrunedModel:
-    """A model with fewer latent variables, the maps between its codes and those of the original, and what the change costs."""
+    """A model with fewer latent variables, the maps between its codes and those of the original, and what the change costs.
+
+    `model` is what is used from now on; `errors` what the change costs on the images, `curve` what keeping other numbers of
+    variables would.
+    """
 
     model: VAE | PinnedModel
     original: str  # name of the model that it was made from
@@ -93,6 +95,12 @@ class PrunedModel:
     curve: list[CurvePoint]
     keep: int | None  # as asked for; None: every variable that is in use
     provenance: Provenance
+
+    def __repr__(self) -> str:
+        return (
+            f"<PrunedModel .model of {self.original!r}: {len(self.kept)} of {self.variables} variables kept, squared error "
+            f"{self.errors.after:.4g} after {self.errors.before:.4g} on {self.errors.images!r}; .to_new, .to_old, .curve>"
+        )
 
     @property
     def variables(self) -> int:
@@ -192,12 +200,23 @@ def prune(
     Raises:
         IllPosedError: nothing to prune, nothing to keep, or too few images.
         SettingError: a number to keep that leaves nothing to prune, or nothing.
-        CapabilityError: the model lacks an encoder or a decoder.
+        CapabilityError: the model lacks an encoder or a decoder, or encodes by chance.
         ImageFormatError: images of another shape.
 
     Cost: one encode of every image, one decode for each latent variable and one more; on the test images as many, 52 at most.
+
+    >>> import latlas
+    >>> model = latlas.load_model("zoo:digits-dense")
+    >>> codes = model.sample_codes(200, torch.Generator().manual_seed(0))
+    >>> images = latlas.ImageSet("own samples", model.decode(codes).detach())
+    >>> pruned = latlas.prune(model, images)
+    >>> pruned.model.latent_shape == (len(pruned.kept),), pruned.errors.relative_change < 0.01
+    (True, True)
     """
     autoencoder = require_autoencoder(model, "Pruning")
+    for given in (images, *(() if test is None else (test,))):
+        check_image_set(given, "Pruning")
+        check_images(given.image_shape, autoencoder, name=given.name)
     variables = autoencoder.latent_shape[0]
     if keep is not None and not (isinstance(keep, int) and 1 <= keep < variables):
         raise SettingError(
@@ -210,6 +229,7 @@ def prune(
             f"{images.name} has {len(images)} image, and which variables are in use shows over images. Give some hundred."
         )
     encoding = encode(autoencoder, images, progress=progress)
+    check_steady(autoencoder, encoding, images)
     moments = encoding.moments()
     latents = latent_table(moments)
     collapsed = mean_by_channel(_variance_about_constant(moments)) <= ACTIVE_VARIANCE
@@ -239,8 +259,8 @@ def prune(
         latents=latents,
         gain=gain,
         order=order,
-        to_new=_selection(autoencoder, pruned, kept, provenance),
-        to_old=_completion(autoencoder, pruned, kept, held, provenance),
+        to_new=selection(autoencoder, pruned, kept, provenance),
+        to_old=completion(autoencoder, pruned, kept, held, provenance),
         errors=errors,
         curve=curve,
         keep=keep,
@@ -350,45 +370,4 @@ def _provenance(
             "constants": {str(variable): constant for variable, constant in held.items()},
             "original_made": None if trained is None else trained.to_json(),
         },
-    )
-
-
-def _ends(source: LatentModel, target: LatentModel, *, spatial: bool) -> dict[str, Any]:
-    known = {
-        "source": source.name,
-        "target": target.name,
-        "source_fingerprint": None if source.fingerprint == UNSTATED else source.fingerprint,
-        "target_fingerprint": None if target.fingerprint == UNSTATED else target.fingerprint,
-    }
-    return {**known, "source_scaling": scaling_of(source), "target_scaling": scaling_of(target)} if spatial else known
-
-
-def _selection(model: LatentModel, pruned: LatentModel, kept: tuple[int, ...], provenance: Provenance) -> Map:
-    weight = torch.eye(model.latent_shape[0], dtype=torch.float64)[:, list(kept)]
-    return _map(weight, torch.zeros(len(kept), dtype=torch.float64), model, pruned, "selection", provenance)
-
-
-def _completion(
-    model: LatentModel, pruned: LatentModel, kept: tuple[int, ...], held: Mapping[int, float], provenance: Provenance
-) -> Map:
-    bias = torch.zeros(model.latent_shape[0], dtype=torch.float64)
-    bias[list(held)] = torch.tensor(list(held.values()), dtype=torch.float64)
-    weight = torch.eye(len(bias), dtype=torch.float64)[list(kept)]
-    return _map(weight, bias, pruned, model, "completion", provenance)
-
-
-def _map(weight: Tensor, bias: Tensor, source: LatentModel, target: LatentModel, kind: str, provenance: Provenance) -> Map:
-    """Return the map `codes @ weight + bias`, of vectors or of the channels at every position."""
-    spatial = len(source.latent_shape) > 1
-    ends = _ends(source, target, spatial=spatial)
-    if not spatial:
-        return LinearMap(weight=weight, bias=bias, kind=kind, provenance=provenance, **ends)
-    return SpatialMap(
-        weight=weight.T.contiguous()[:, :, None, None],
-        bias=bias,
-        fill=torch.zeros(weight.shape[0], dtype=torch.float64),
-        geometry=PatchGeometry(),
-        kind=kind,
-        provenance=provenance,
-        **ends,
     )

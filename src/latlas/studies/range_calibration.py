@@ -46,6 +46,12 @@ class RangeCalibration:
     fingerprint: str  # of the generator
     model: LatentModel  # itself: what tells generators apart that state no fingerprint
 
+    def __repr__(self) -> str:
+        return (
+            f"<RangeCalibration of {self.model.name!r} on {len(self.errors):,} of its own samples: {100 * self.recovered:.0f} % recovered, "
+            f"{100 * self.agreeing:.0f} % of starts agree>"
+        )
+
     @property
     def budget(self) -> Budget:
         """Of every inversion."""

@@ -16,6 +16,7 @@ from latlas.inversion.invert import encoder_of, invert, start_kinds
 from latlas.measurements.features import FeatureNetwork, features_of_batch
 from latlas.measurements.reconstruction import decode_batches
 from latlas.models.protocols import Encoder, Generator, LatentModel, images_at_once, require_generator
+from latlas.studies.features import check_features
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -94,6 +95,8 @@ def range_procedure(
     Raises:
         UnknownNameError, CapabilityError, SettingError: as `latlas.inversion.invert` has it.
     """
+    if features is not None:
+        check_features(features)
     kinds = start_kinds(start, encoder_of(drawing, recoder))
     if kinds == ("recoder",):
         kinds = ("recoder", "nearest")

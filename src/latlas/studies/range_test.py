@@ -19,13 +19,19 @@ from latlas.inversion.invert import check_fit
 from latlas.measurements.conformal import adjusted_p_values, conformal_p_values
 from latlas.measurements.corrections import holm_p_values
 from latlas.measurements.features import FeatureNetwork
-from latlas.models.protocols import Encoder, LatentModel
+from latlas.models.protocols import Encoder, LatentModel, require_generator
 from latlas.studies.range_calibration import RangeCalibration, calibrate_range
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class RangeResult:
-    """The verdict on each image, with its evidence."""
+    """The verdict on each image, with its evidence.
+
+    `p_values` says how an image's error ranks among those of the generator's own samples, `rejected` which are at most the
+    level: a verdict only where `verdict_given`, that is where the same budget was enough for own samples. `reference_p_values`
+    ranks among ordinary images instead, where some were given. `rows()` is one record an image, `summary()` the whole, `to_json()`
+    both.
+    """
 
     generator: str
     images: str
@@ -41,6 +47,14 @@ class RangeResult:
     reference: "RangeResult | None"  # the same test of the reference images
     support: "RangeResult | None"  # and of the Support Set
     provenance: Provenance
+
+    def __repr__(self) -> str:
+        verdict = (
+            f"{int(self.rejected.sum()):,} out of range at level {self.level:g}"
+            if self.verdict_given
+            else "no verdict, for the budget does not bring back the generator's own samples"
+        )
+        return f"<RangeResult of {self.generator!r} on {len(self.errors):,} images of {self.images!r}: {verdict}; .rows(), .summary()>"
 
     @property
     def verdict_given(self) -> bool:
@@ -194,7 +208,15 @@ def range_test(
         SettingError: a level outside 0 to 1; a calibration of another generator, or one beside what it decides.
         IllPosedError: too few own samples for the level, or a generator that draws one image only.
         NonFiniteError: not one image could be inverted.
+
+    >>> import latlas, torch
+    >>> model = latlas.load_model("zoo:digits-dense")
+    >>> noise = torch.rand(4, 1, 28, 28, generator=torch.Generator().manual_seed(0))
+    >>> found = latlas.range_test(model, latlas.ImageSet("noise", noise), samples=40, budget=latlas.Budget(steps=40))
+    >>> found.verdict_given, found.rejected.tolist()
+    (True, [True, True, True, True])
     """
+    require_generator(generator, "A range test")
     if not 0 < level < 1:
         raise SettingError(f"The level must lie between 0 and 1, got {level}.")
     if calibration is not None:

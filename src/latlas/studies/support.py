@@ -23,6 +23,7 @@ from latlas.maps.fit import fit_map
 from latlas.measurements.gain import reconstruction_gain
 from latlas.measurements.reconstruction import decode_errors
 from latlas.measurements.spread import Spread, pairwise_spread, ratio_interval
+from latlas.models.given import check_image_set
 from latlas.models.protocols import LatentModel, require_autoencoder
 from latlas.numerics.moments import MarginalMoments
 from latlas.numerics.posteriors import ACTIVE_VARIANCE
@@ -141,8 +142,17 @@ def build_support_set(
             a size that the images cannot give.
         UnknownNameError: no such selector, choice, attribute or image.
         IllPosedError: no image lies in any sector, or fewer than 2 are left; an encoding of other images or another model.
+
+    >>> import latlas
+    >>> model = latlas.load_model("zoo:digits-dense")
+    >>> codes = model.sample_codes(200, torch.Generator().manual_seed(0))
+    >>> images = latlas.ImageSet("own samples", model.decode(codes).detach())
+    >>> landmarks = latlas.build_support_set(model, images, variables=3)
+    >>> len(landmarks.sectors.variables), landmarks.images.image_shape
+    (3, (1, 28, 28))
     """
     autoencoder = require_autoencoder(model, "A Support Set")
+    check_image_set(images, "A Support Set")
     filtered = bool(with_ or without or exclude)
     kept = allowed(images, with_=with_, without=without, exclude=exclude) if filtered else None
     candidates = len(images) if kept is None else len(kept)

@@ -18,6 +18,7 @@ from latlas.data.images import ImageSet
 from latlas.encodings.encode import encode
 from latlas.encodings.encoding import Encoding
 from latlas.measurements.reconstruction import Reconstruction, measure_reconstruction
+from latlas.models.given import check_image_set
 from latlas.models.protocols import Autoencoder, LatentModel, device_of, images_at_once, require_autoencoder
 from latlas.models.vae import VAE
 
@@ -111,6 +112,7 @@ def variance_loss_point(
         ImageFormatError: images of another shape.
     """
     autoencoder = require_autoencoder(model, "The variance loss")
+    check_image_set(images, "The variance loss")
     encoding = encode(autoencoder, images, progress=progress)
     means = measure_reconstruction(autoencoder, encoding.mean, images, progress=progress)
     sampled: Reconstruction | None = None

@@ -17,6 +17,7 @@ from latlas.base.threads import threads_for, using_threads
 from latlas.data.images import ImageSet
 from latlas.models.architectures.registry import architecture_to_json
 from latlas.models.generator import GeneratorArchitecture, GeneratorModel
+from latlas.models.given import check_image_set
 from latlas.models.protocols import parameter_count
 from latlas.numerics.moments import MarginalMoments
 from latlas.training.adversarial import AdversarialSchedule, AdversarialTraining
@@ -43,6 +44,13 @@ class TrainedGAN:
     seconds: float  # of the training alone; of a resumed one, since it went on
     images_per_second: float
     warnings: list[str] = field(default_factory=list)
+
+    def __repr__(self) -> str:
+        last = self.history[-1] if self.history else {"step": 0}
+        return (
+            f"<TrainedGAN .model {self.model.name!r}, step {last['step']}: spread of its samples {self.spread_ratio:.3g} of the "
+            "images'>"
+        )
 
 
 def train_adversarially(
@@ -163,7 +171,7 @@ def collapse_warnings(ratio: float) -> list[str]:
     if not ratio < _COLLAPSED:
         return []
     message = (
-        f"The generator has collapsed: its samples lie {ratio**0.5:.0%} as far from each other as the images do. Train longer, with "
+        f"The generator has collapsed: its samples lie {100 * ratio**0.5:.0f} % as far from each other as the images do. Train longer, with "
         "another --seed, a lower --learning-rate, or a higher --gradient-penalty."
     )
     return [message]
@@ -183,6 +191,7 @@ def check_settings(
     Raises:
         SettingError: one is out of range.
     """
+    check_image_set(images, "Training")
     if len(images) < 2:
         raise SettingError(f"A GAN needs at least 2 images, got {len(images)}.")
     if batch_size < 2:

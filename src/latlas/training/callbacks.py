@@ -20,6 +20,7 @@ from latlas.base.artifacts import check_place, write_json
 from latlas.base.errors import IllPosedError, SettingError, unknown_name
 from latlas.base.progress import Progress
 from latlas.base.records import plain
+from latlas.data.images import ImageSet
 from latlas.numerics.posteriors import ACTIVE_VARIANCE, PosteriorMoments, mean_by_channel, sum_by_channel
 from latlas.training.module import VAETraining
 from latlas.training.posterior_watch import PosteriorWatch
@@ -84,7 +85,7 @@ class LatentHealth(PosteriorWatch):
         SettingError: a file of another kind; settings out of range.
     """
 
-    def __init__(self, images: Tensor, *, out: str | Path | None = None, **settings: Any) -> None:
+    def __init__(self, images: Tensor | ImageSet, *, out: str | Path | None = None, **settings: Any) -> None:
         super().__init__(images, **settings)
         if len(images) < 2:
             raise IllPosedError(f"A variance of means needs at least 2 images, got {len(images)}.")
@@ -183,7 +184,7 @@ class LatentTrajectories(PosteriorWatch):
         encode, every, steps, name: as of `PosteriorWatch`.
     """
 
-    def __init__(self, images: Tensor, **settings: Any) -> None:
+    def __init__(self, images: Tensor | ImageSet, **settings: Any) -> None:
         super().__init__(images, **settings)
         self.seen: list[tuple[int, Tensor, Tensor]] = []
 
@@ -230,7 +231,9 @@ class CollapseGuard(PosteriorWatch):
         IllPosedError: fewer than two images.
     """
 
-    def __init__(self, images: Tensor, *, least_active: float, action: str = "warn", grace: int = 1, **settings: Any) -> None:
+    def __init__(
+        self, images: Tensor | ImageSet, *, least_active: float, action: str = "warn", grace: int = 1, **settings: Any
+    ) -> None:
         super().__init__(images, **settings)
         if len(images) < 2:
             raise IllPosedError(f"A variance of means needs at least 2 images, got {len(images)}.")

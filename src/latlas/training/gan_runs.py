@@ -10,8 +10,10 @@ from latlas.data.images import ImageSet
 from latlas.models.generator import GeneratorArchitecture, generator_architecture
 from latlas.training.adversarial import AdversarialSchedule, AdversarialTraining, renew_batch_statistics
 from latlas.training.adversarial_runs import TrainedGAN, check_settings, steps_in_all, train_adversarially
+from latlas.training.asked import checked_seed, learning, number, whole
 
 
+@learning()
 def train_gan(
     images: ImageSet,
     arch: GeneratorArchitecture | str = "dcgan",
@@ -50,7 +52,8 @@ def train_gan(
         name: what reports call the generator.
         out: artifact folder: the generator, its history, and TensorBoard scalars under `run`.
         replace: whether an earlier artifact there may be replaced.
-        progress: told after each step of the loop, in steps.
+        progress: called after each step of the loop with the task, steps done, steps in all, and a note with the losses; `print`
+            will do.
 
     Raises:
         SettingError: a setting out of range.
@@ -60,6 +63,10 @@ def train_gan(
         ArtifactError: nothing can be written at `out`.
         KeyboardInterrupt: with a message that says what was kept.
     """
+    epochs, steps = whole(epochs, "epochs"), whole(steps, "steps")
+    batch_size, half_life = whole(batch_size, "batch size"), whole(half_life, "half-life")
+    learning_rate, seed = number(learning_rate, "learning rate"), checked_seed(seed)
+    gradient_penalty = number(gradient_penalty, "gradient penalty")
     check_settings(images, epochs, steps, batch_size, learning_rate, gradient_penalty, half_life)
     built = generator_architecture(arch) if isinstance(arch, str) else arch
     if built.name == "stylegan2":  # mixing, noise and unclipped images are no part of this recipe

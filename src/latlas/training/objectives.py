@@ -53,19 +53,40 @@ class Terms:
 
 @dataclass(frozen=True, kw_only=True)
 class Objective:
-    """Which objective, as plain settings that an artifact can record."""
+    """Which objective, as plain settings that an artifact can record.
 
-    balance: str = "running-error"  # one of BALANCES
-    likelihood: Likelihood = "gaussian"  # "bernoulli" only where the balance leaves the likelihood alone
-    kl_weight: float = 1.0  # multiplies the KL term, or what stands in its place
+    Args:
+        balance: how reconstruction and KL are weighed: "running-error" (the likelihood's variance follows the error: no weight to
+            tune), "one-sided-error" (its other published form), "fixed" (constant weights: the usual beta-VAE), "warm-up" (the KL
+            weight rises from 0), "free-bits", "learned-sigma", "optimal-sigma".
+        likelihood: "gaussian", or "bernoulli" where the balance leaves the likelihood alone ("fixed", "warm-up", "free-bits").
+        kl_weight: 0 or more; multiplies the KL term, or what stands in its place.
+        latent_term: "kl", "quadratic" (its part that holds the means), or "none".
+        sampling: whether the decoder sees a sample of the posterior in training; False: its mean.
+        sigma: deviation of a fixed Gaussian likelihood, in units of pixel values, above 0; None for 1, with which nearly all
+            variables of images in [0, 1] collapse. For "fixed", "warm-up" and "free-bits".
+        warm_up_steps: optimiser steps over which the KL weight rises, for "warm-up"; None for 2000.
+        free_nats: KL that each variable has for nothing, for "free-bits"; None for 0.1.
+
+    Raises:
+        UnknownNameError: no such balance, likelihood or latent term.
+        SettingError: a number out of range, or one that the balance has no use for.
+
+    >>> Objective(balance="fixed", sigma=0.1).to_json()["balance"]
+    'fixed'
+    """
+
+    balance: str = "running-error"
+    likelihood: Likelihood = "gaussian"
+    kl_weight: float = 1.0
     # Without the KL term nothing fixes the scale of the codes, and without sampling nothing teaches the variance: both are
     # here to show what the two do.
-    latent_term: str = "kl"  # one of LATENT_TERMS
-    sampling: bool = True  # whether the decoder sees a sample of the posterior in training; False: its mean
+    latent_term: str = "kl"
+    sampling: bool = True
     # Each of these is refused under a rule that has no use for it.
-    sigma: float | None = None  # deviation of a fixed Gaussian likelihood, in units of pixel values; None for 1
-    warm_up_steps: int | None = None  # optimiser steps over which the KL weight rises ("warm-up" only); None for 2000
-    free_nats: float | None = None  # KL that each variable has for nothing ("free-bits" only); None for 0.1
+    sigma: float | None = None
+    warm_up_steps: int | None = None
+    free_nats: float | None = None
 
     def __post_init__(self) -> None:
         if self.balance not in BALANCES:

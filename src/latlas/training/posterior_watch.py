@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 
 from latlas.base.errors import CapabilityError, ImageFormatError, SettingError
+from latlas.data.images import ImageSet
+from latlas.models.given import described
 
 Encode = Callable[[Tensor], Any]  # images -> (mean, log-variance), or an object with these two
 _LOG_VARIANCES = ("log_variance", "logvar")  # as latlas calls it, and as diffusers does
@@ -23,7 +25,7 @@ class PosteriorWatch(L.Callback):
     """Asks a module for the posteriors of the same images again and again; what it does with them, a subclass says.
 
     Args:
-        images: what `encode` takes, one row an image; kept on the CPU.
+        images: what `encode` takes, one row an image, or an ImageSet, which gives floats in [0, 1]; kept on the CPU.
         encode: returns mean and log-variance of each image, as a pair or as an object that has them. A function, or the
             name of a method of the LightningModule ("encode", "vae.encode").
         every: optimiser steps from one look to the next, the first before any step; None: at the end of each epoch.
@@ -38,7 +40,7 @@ class PosteriorWatch(L.Callback):
 
     def __init__(
         self,
-        images: Tensor,
+        images: Tensor | ImageSet,
         *,
         encode: Encode | str = "encode",
         every: int | None = None,
@@ -51,9 +53,11 @@ class PosteriorWatch(L.Callback):
             raise SettingError(f"A look every so many steps needs at least 1 step, got {every}.")
         if steps is not None and (not steps or min(steps) < 0):
             raise SettingError(f"Looks after chosen steps need steps of 0 or more, got {sorted(steps)[:5]}.")
-        if images.ndim < 1 or len(images) == 0:
-            raise ImageFormatError("Posteriors need images to look at; got none.")
-        self.images = images.detach().cpu()
+        looked_at = images.tensor() if isinstance(images, ImageSet) else images
+        if not isinstance(looked_at, Tensor) or looked_at.ndim < 1 or len(looked_at) == 0:
+            found = "none" if isinstance(looked_at, Tensor) else described(images)
+            raise ImageFormatError(f"Posteriors need images to look at, as a tensor or an ImageSet; got {found}.")
+        self.images = looked_at.detach().cpu()
         self.encode = encode
         self.every = every
         self.steps = None if steps is None else sorted(set(steps))

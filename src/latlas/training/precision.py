@@ -70,6 +70,10 @@ def choose_device(wanted: str) -> torch.device:
         device = torch.device(wanted)
     except RuntimeError as failure:
         raise SettingError(f"Unknown device {wanted!r}. Use auto, cpu, cuda or cuda:1.") from failure
+    if device.type == "cpu":
+        if device.index:  # cpu:1 can hold a tensor, and no training can run there
+            raise SettingError(f"Device {wanted} was asked for, and the CPU is one device. Use --device cpu.")
+        return torch.device("cpu")
     if device.type == "cuda" and not torch.cuda.is_available():
         raise SettingError(f"Device {wanted} was asked for and torch sees no CUDA GPU. Use --device cpu.")
     if device.type == "cuda" and device.index is not None and device.index >= torch.cuda.device_count():

@@ -16,8 +16,9 @@ from latlas.base.errors import SettingError, unknown_name
 from latlas.base.progress import Progress, silent
 from latlas.base.provenance import Provenance
 from latlas.base.seeds import derived_seed, generator
-from latlas.models.protocols import Generator, device_of
+from latlas.models.protocols import Generator, device_of, require_generator
 from latlas.models.recoder import Recoder, RecoderSettings
+from latlas.training.asked import checked_seed, learning, number, whole
 from latlas.training.precision import Precision, choose_device, choose_precision
 from latlas.training.resumable import SteppedTraining, check_out, finished_before, fit_resumable, held_work_folder, publish
 from latlas.training.streams import CachedStream, Stream, check_stream, frozen
@@ -44,7 +45,14 @@ class TrainedRecoder:
     seconds: float  # of the training alone; of a resumed one, since it went on
     images_per_second: float
 
+    def __repr__(self) -> str:
+        return (
+            f"<TrainedRecoder .recoder {self.recoder.name!r}: code error {self.code_error:.4g} of {self.code_variance:.4g}, "
+            f"image error {self.image_error:.4g} of {self.image_variance:.4g}>"
+        )
 
+
+@learning()
 def train_recoder(
     drawn_from: Generator,
     *,
@@ -86,10 +94,12 @@ def train_recoder(
         name: what reports call the recoder.
         out: artifact folder: the recoder, its history, and TensorBoard scalars under `run`.
         replace: whether an earlier artifact there may be replaced.
-        progress: told after each step of the loop, in steps.
+        progress: called after each step of the loop with the task, steps done, steps in all, and a note with the errors; `print`
+            will do.
 
     Raises:
         UnknownNameError: no such loss.
+        CapabilityError: what is given draws no codes, or is no model.
         SettingError: a setting out of range, or a loss through a generator that has no gradient.
         OutputExistsError: `out` already holds something.
         ImageFormatError: the generator's images leave [0, 1], or are not square.
@@ -98,6 +108,10 @@ def train_recoder(
         ArtifactError: nothing can be written at `out` or `cache`.
         KeyboardInterrupt: with a message that says what was kept.
     """
+    with frozen(drawn_from):  # as it will be while the recoder learns
+        require_generator(drawn_from, "Training a recoder")
+    steps, batch_size = whole(steps, "steps"), whole(batch_size, "batch size")
+    learning_rate, seed = number(learning_rate, "learning rate"), checked_seed(seed)
     _check_settings(loss, steps, batch_size, learning_rate)
     if out is not None:
         check_out(out, replace=replace)

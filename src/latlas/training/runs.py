@@ -19,9 +19,11 @@ from latlas.base.seeds import derived_seed
 from latlas.base.threads import threads_for, using_threads
 from latlas.data.images import ImageSet
 from latlas.models.architectures.architecture import Architecture
-from latlas.models.architectures.registry import architecture, architecture_to_json
+from latlas.models.architectures.registry import ARCHITECTURES, architecture, architecture_to_json
+from latlas.models.given import check_image_set, described
 from latlas.models.protocols import parameter_count
 from latlas.models.vae import VAE
+from latlas.training.asked import checked_callbacks, checked_seed, learning, number, whole
 from latlas.training.callbacks import ReportProgress
 from latlas.training.checkpoints import CHECKPOINT, Begun, WholeCheckpoints, going_on_from, last_checkpoint, read_checkpoint
 from latlas.training.module import Schedule, VAETraining
@@ -53,7 +55,15 @@ class TrainedVAE:
     images_per_second: float
     warnings: list[str] = field(default_factory=list)  # what a person must hear, in words
 
+    def __repr__(self) -> str:
+        last = self.history[-1]
+        return (
+            f"<TrainedVAE .model {self.model.name!r}, epoch {last['epoch']}: squared error {last['squared_error']:.4g}, "
+            f"{last['active']} of {len(last['kl'])} latent variables active>"
+        )
 
+
+@learning()
 def train_vae(
     images: ImageSet,
     arch: Architecture | str = "dense",
@@ -97,7 +107,8 @@ def train_vae(
         replace: whether an earlier artifact there may be replaced.
         callbacks: Lightning's, as those of `latlas.training.callbacks`; with any, the loop runs one optimiser step a call, so
             that they see each. What they gathered is kept with the checkpoint.
-        progress: told after each step of the loop.
+        progress: called after each step of the loop with the task, how many images it has seen, how many it will, and a note with
+            error, KL and active variables; `print` will do.
 
     Raises:
         SettingError: a setting out of range.
@@ -106,12 +117,29 @@ def train_vae(
         NonFiniteError: the loss left the numbers.
         ArtifactError: nothing can be written at `out`.
         KeyboardInterrupt: with a message that says what was kept.
+
+    >>> import latlas
+    >>> images = latlas.ImageSet("noise", torch.rand(64, 1, 8, 8, generator=torch.Generator().manual_seed(0)))
+    >>> trained = latlas.train_vae(images, epochs=2, objective=latlas.Objective(balance="fixed", sigma=0.1))
+    >>> trained.model.encode(images.tensor()).mean.shape, len(trained.history)
+    (torch.Size([64, 16]), 2)
     """
+    epochs, batch_size = whole(epochs, "epochs"), whole(batch_size, "batch size")
+    devices, nodes = whole(devices, "devices"), whole(nodes, "nodes")
+    learning_rate, seed = number(learning_rate, "learning rate"), checked_seed(seed)
+    callbacks = checked_callbacks(callbacks)
     _check_settings(images, epochs, batch_size, learning_rate, devices, nodes)
     if out is not None:
         check_out(out, replace=replace)
     built = architecture(arch) if isinstance(arch, str) else arch
+    if isinstance(built, type) or not isinstance(built, Architecture):
+        raise SettingError(
+            f"An architecture is a name ({', '.join(sorted(ARCHITECTURES))}) or the settings of one, got {described(arch)}. A network "
+            "of your own trains in a loop of your own: wrap it then with latlas.from_module."
+        )
     aim = objective if objective is not None else Objective()
+    if not isinstance(aim, Objective):
+        raise SettingError(f"An objective is latlas.Objective(...), as Objective(balance='fixed'), got {described(aim)}.")
     place = choose_device(device)
     chosen = choose_precision(precision, convolutional=built.convolutional, device=place)
     processes = devices * nodes
@@ -180,6 +208,7 @@ def train_vae(
 
 
 def _check_settings(images: ImageSet, epochs: int, batch_size: int, learning_rate: float, devices: int, nodes: int) -> None:
+    check_image_set(images, "Training")
     if len(images) == 0:
         raise SettingError("Training needs at least one image.")
     for what, count in (("epoch", epochs), ("image a step", batch_size), ("device", devices), ("node", nodes)):

@@ -14,6 +14,7 @@ from latlas.models.architectures.stylegan2 import StyleGAN2, StyleGAN2Generator
 from latlas.models.generator import GeneratorModel
 from latlas.training.adversarial import AdversarialSchedule, AdversarialTraining
 from latlas.training.adversarial_runs import TrainedGAN, check_settings, steps_in_all, train_adversarially
+from latlas.training.asked import checked_seed, learning, number, whole
 
 _PATH_EVERY = 4  # steps: the path penalty costs a second derivative
 _PATH_MEMORY = 0.01  # share by which the running mean length moves
@@ -126,6 +127,7 @@ def measure_mean_style(network: StyleGAN2Generator, *, seed: int) -> None:
     network.mapping.w_avg.copy_(styles.double().mean(dim=0))
 
 
+@learning()
 def train_stylegan2(
     images: ImageSet,
     arch: StyleGAN2 | None = None,
@@ -169,7 +171,8 @@ def train_stylegan2(
         name: what reports call the generator.
         out: artifact folder: the generator, its history, and TensorBoard scalars under `run`.
         replace: whether an earlier artifact there may be replaced.
-        progress: told after each step of the loop, in steps.
+        progress: called after each step of the loop with the task, steps done, steps in all, and a note with the losses; `print`
+            will do.
 
     Raises:
         SettingError: a setting out of range, or an architecture with classes.
@@ -179,6 +182,10 @@ def train_stylegan2(
         ArtifactError: nothing can be written at `out`.
         KeyboardInterrupt: with a message that says what was kept.
     """
+    epochs, steps = whole(epochs, "epochs"), whole(steps, "steps")
+    batch_size, half_life = whole(batch_size, "batch size"), whole(half_life, "half-life")
+    learning_rate, seed = number(learning_rate, "learning rate"), checked_seed(seed)
+    gradient_penalty = number(gradient_penalty, "gradient penalty")
     check_settings(images, epochs, steps, batch_size, learning_rate, gradient_penalty, half_life)
     if not 0 <= mixing <= 1 or not 0 <= path_penalty < float("inf"):
         raise SettingError(f"Mixing must lie in [0, 1] and the path penalty be 0 or more, got {mixing} and {path_penalty}.")

@@ -3,7 +3,7 @@
 import hashlib
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from latlas.base.errors import CapabilityError, CodeShapeError, ImageFormatError, SettingError
 from latlas.base.provenance import tensor_hash
 from latlas.base.shapes import Codes, Images, ImageShape, LatentShape
+from latlas.models.adapters.first_look import COMPARED, FirstLook, check_same_codes, tell_of_range
+from latlas.models.given import described
 from latlas.models.protocols import CodeScale, Posterior, check_codes, check_images, checked_shapes
 
 # By which names answers give their codes, and the log-variances beside them: pythae and many others, then diffusers.
@@ -25,25 +27,7 @@ class ModuleModel(nn.Module):
     Its codes are raw, as the module gives them, or scaled, as a diffusion model sees them: `scaling` tells which, and so do
     the fingerprint and the provenance of every encoding.
 
-    Args:
-        module: what computes. It is put into evaluation mode.
-        image_shape: channels, height, width, as (1, 28, 28).
-        latent_shape: of one code: (16,) for 16 variables, (4, 8, 8) for channels, rows and columns.
-        name: what reports call it; None: the module's class.
-        encode: the module's method from images to codes; None where it has none. It may answer with a tensor, a pair (mean,
-            log-variance), or an object or mapping with `latent_dist`, `latents`, `latent`, or `embedding` (and
-            `log_covariance`).
-        decode: the module's method from codes to images; None where it has none. It may answer with a tensor, or an object
-            or mapping with `sample` or `reconstruction`.
-        value_range: of the module's images, as in (-1, 1). They are converted from and to [0, 1]; what a decoder draws
-            beyond its range is cut off.
-        scale: the normalisation that the module's makers state for its codes, where they do.
-        scaled: whether to give and take normalised codes.
-        stride: pixels a side for each position of a spatial latent space, where the module serves every multiple of it.
-        standard_normal: whether its prior is the standard normal distribution, so that it can draw its own codes.
-
-    Raises:
-        SettingError: no such method, an impossible shape or range, or `scaled` without a scale that fits the channels.
+    Its arguments, and what it raises, are those of `from_module`.
     """
 
     def __init__(
@@ -62,14 +46,25 @@ class ModuleModel(nn.Module):
         standard_normal: bool = False,
     ) -> None:
         super().__init__()
+        if not isinstance(module, nn.Module):
+            raise SettingError(
+                f"A torch.nn.Module is wanted, got {described(module)}. Of two functions make a latlas.CallableModel."
+            )
         self.name = name if name is not None else type(module).__name__
         shapes = checked_shapes(image_shape, latent_shape, name=self.name)
         for method in (encode, decode):
             if method is not None and not callable(getattr(module, method, None)):
-                raise SettingError(
-                    f"{self.name} has no method {method!r}. Name the ones it has, as in encode='embed', or None for what it cannot do."
+                inside = callable(getattr(getattr(module, "module", None), method, None))  # of DataParallel and its like
+                cure = (
+                    "Give its .module, which has it."
+                    if inside
+                    else "Name the ones it has, as in encode='embed', or None for what it cannot do."
                 )
-        low, high = value_range
+                raise SettingError(f"{self.name} has no method {method!r}. {cure}")
+        try:
+            low, high = (float(edge) for edge in value_range)
+        except (TypeError, ValueError):
+            low = high = math.nan
         if not (math.isfinite(low) and math.isfinite(high) and low < high):
             raise SettingError(f"value_range takes (lowest, highest), as in (-1, 1); got {value_range}.")
         if scaled and scale is None:
@@ -86,8 +81,9 @@ class ModuleModel(nn.Module):
         self.scale = scale
         self.scaling: Literal["raw", "scaled"] = "scaled" if scaled else "raw"
         self.stride = stride
+        self._looked = FirstLook()
         self._methods = {"encode": encode, "decode": decode}
-        self._range = (float(low), float(high))
+        self._range = (low, high)
         self.lacks = frozenset(
             [verb for verb, method in self._methods.items() if method is None]
             + ([] if standard_normal else ["sample_codes"])  # read by `require_generator`
@@ -98,7 +94,7 @@ class ModuleModel(nn.Module):
         """Return the posterior of each image.
 
         Raises:
-            CapabilityError: the module does not encode, or its answer is none that is understood.
+            CapabilityError: the module does not encode; its answer is none that is understood, or another one each time.
             ImageFormatError: images of another shape.
             CodeShapeError: the codes are not of the latent shape that was stated.
         """
@@ -111,6 +107,11 @@ class ModuleModel(nn.Module):
                 f"{self.name} was said to have codes of {'x'.join(map(str, self.latent_shape))}, and it encodes {len(images)} images "
                 f"as {'x'.join(map(str, mean.shape))}. State the latent_shape that it has."
             )
+        if not self._looked.encoded:
+            with torch.no_grad():
+                again = read_posterior(self._call("encode", images[:COMPARED] * (high - low) + low), name=self.name).mean
+            check_same_codes(mean[:COMPARED], again, name=self.name)
+            self._looked.encoded = True
         log_variance = None if log_variance is None else log_variance.float()
         if self.scaling == "raw" or self.scale is None:
             return Posterior(mean, log_variance)
@@ -134,6 +135,9 @@ class ModuleModel(nn.Module):
                 f"{'x'.join(map(str, images.shape))}. State the image_shape that it has."
             )
         low, high = self._range
+        if not self._looked.decoded:
+            cure = "What lies there is cut off: was it made for another value_range, as (-1, 1)?"
+            self._looked.decoded = tell_of_range(images, low, high, name=self.name, cure=cure)
         return ((images - low) / (high - low)).clamp(0.0, 1.0)
 
     def sample_codes(self, n: int, generator: torch.Generator) -> Codes:
@@ -162,14 +166,60 @@ class ModuleModel(nn.Module):
         return getattr(self.module, method)(given if weights is None else given.to(weights.dtype))
 
 
-def from_module(module: nn.Module, *, image_shape: Sequence[int], latent_shape: Sequence[int], **options: Any) -> ModuleModel:
-    """Return a model made of a module's methods; the options, and what is raised, are those of `ModuleModel`.
+def from_module(
+    module: nn.Module,
+    *,
+    image_shape: Sequence[int],
+    latent_shape: Sequence[int],
+    name: str | None = None,
+    encode: str | None = "encode",
+    decode: str | None = "decode",
+    value_range: tuple[float | int, float | int] = (0.0, 1.0),
+    scale: CodeScale | None = None,
+    scaled: bool = False,
+    stride: int | None = None,
+    standard_normal: bool = False,
+) -> ModuleModel:
+    """Return a model made of the methods of a network of your own; all that takes a model takes it.
+
+    Args:
+        module: what computes, trained. It is put into evaluation mode; what it computes with is shared, not copied.
+        image_shape: channels, height, width, as (1, 28, 28).
+        latent_shape: of one code: (16,) for 16 variables, (4, 8, 8) for channels, rows and columns.
+        name: what reports call it; None: the module's class.
+        encode: the module's method from images to codes; None where it has none. It may answer with a tensor, a pair (mean,
+            log-variance), a `torch.distributions.Normal`, or an object or mapping with `latent_dist`, `latents`, `latent`, or
+            `embedding` (and `log_covariance`). It gives means and no samples: a method that draws is refused.
+        decode: the module's method from codes to images; None where it has none. It may answer with a tensor, or an object
+            or mapping with `sample` or `reconstruction`.
+        value_range: of the module's images, as in (-1, 1). They are converted from and to [0, 1]; what a decoder draws
+            beyond its range is cut off, and told of where it is much.
+        scale: the normalisation that the module's makers state for its codes, where they do.
+        scaled: whether to give and take normalised codes.
+        stride: pixels a side for each position of a spatial latent space, where the module serves every multiple of it.
+        standard_normal: whether its prior is the standard normal distribution, so that it can draw its own codes, as `invert` and
+            `range_test` need.
+
+    Raises:
+        SettingError: no module, no such method, an impossible shape or range, or `scaled` without a scale that fits the channels.
 
     >>> model = from_module(nn.Flatten(), image_shape=(1, 2, 2), latent_shape=(4,), encode="forward", decode=None)
     >>> model.encode(torch.ones(1, 1, 2, 2)).mean
     tensor([[1., 1., 1., 1.]])
     """
-    return ModuleModel(module, image_shape=image_shape, latent_shape=latent_shape, **options)
+    return ModuleModel(
+        module,
+        image_shape=image_shape,
+        latent_shape=latent_shape,
+        name=name,
+        encode=encode,
+        decode=decode,
+        value_range=value_range,
+        scale=scale,
+        scaled=scaled,
+        stride=stride,
+        standard_normal=standard_normal,
+    )
 
 
 def read_posterior(answer: object, *, name: str) -> Posterior:
@@ -189,6 +239,9 @@ def read_posterior(answer: object, *, name: str) -> Posterior:
         mean, log_variance = (getattr(distribution, field, None) for field in ("mean", "logvar"))
         if isinstance(mean, Tensor):
             return _checked(mean, log_variance, name=name)
+    normal = answer.base_dist if isinstance(answer, torch.distributions.Independent) else answer
+    if isinstance(normal, torch.distributions.Normal):
+        return Posterior(normal.loc, 2.0 * normal.scale.log())
     for field in _MEANS:
         mean = _field(answer, field)
         if isinstance(mean, Tensor):
