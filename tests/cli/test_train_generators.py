@@ -131,7 +131,7 @@ def test_other_architectures_are_still_vaes(spots: str, tmp_path: Path) -> None:
     assert json.loads((tmp_path / "m" / "config.json").read_text())["kind"] == "vae"
 
 
-@pytest.mark.parametrize(("ratio", "told"), [(0.81, "samples lie 90% as far apart as the images"), (float("nan"), "")])
+@pytest.mark.parametrize(("ratio", "told"), [(0.81, "samples lie 90 % as far apart as the images"), (float("nan"), "")])
 def test_how_far_apart_samples_lie_is_told_as_a_distance(ratio: float, told: str, capsys: pytest.CaptureFixture[str]) -> None:
     model = GeneratorModel(DCGAN(channels=2, latent=3), (1, 8, 8), name="g")
     last = {"step": 7, "real_score": 0.1, "fake_score": -0.1}

@@ -25,7 +25,7 @@ def every_study(
 
     from latlas.base.artifacts import check_free
     from latlas.base.provenance import Provenance
-    from latlas.cli.output import page_of, tell_study
+    from latlas.cli.output import check_outside, page_of, tell_study
     from latlas.cli.progress import shown
     from latlas.reports.kl_curve import kl_curve_report
     from latlas.reports.kl_studies import joined_report
@@ -41,6 +41,7 @@ def every_study(
     as_budget(budget)
     if out is not None:
         check_free(out, replace=replace)
+    check_outside(("--work", work), ("--out", out))
     with ExitStack() as stack:
         progress = stack.enter_context(shown())
         # The last three train the same networks: once is enough.

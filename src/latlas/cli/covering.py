@@ -20,20 +20,31 @@ def cover(
         str, typer.Argument(metavar="SUPPORT_SET", help="What `latlas support` wrote: the folder, or its support-set.")
     ],
     control: Annotated[
-        str, typer.Option("--control", help="Random images of the same data set, best of a split that no model was trained on.")
+        str,
+        typer.Option(
+            "--control",
+            metavar="DATA",
+            help="Random images of the same data set, best of a split that no model was trained on.",
+        ),
     ],
     out: Out = None,
     reference: Annotated[
         str | None,
         typer.Option(
             "--reference",
+            metavar="MODEL",
             help="A model that certainly represents the landmarks, as the one that chose them: what is hard for any model cancels.",
             show_default="none, and less is found",
         ),
     ] = None,
     more: Annotated[
         list[str] | None,
-        typer.Option("--more", help="Another model to judge beside; give it as often as there are.", show_default="none"),
+        typer.Option(
+            "--more",
+            metavar="MODEL",
+            help="Another model to judge beside; may be given several times.",
+            show_default="none",
+        ),
     ] = None,
     represented: Annotated[
         bool, typer.Option("--represented", help="The control is known to be represented: all of it is ranked against.")
@@ -42,12 +53,14 @@ def cover(
         str | None,
         typer.Option(
             "--attributes",
+            metavar="DATA",
             help="The images that SUPPORT_SET was chosen from, with their factors.",
             show_default="those it names, if avatars or CelebA",
         ),
     ] = None,
     level: Annotated[
-        float, typer.Option("--level", help="Nominal share of represented landmarks among those called missed.")
+        float,
+        typer.Option("--level", help="Nominal share of represented landmarks among those called missed, between 0 and 1."),
     ] = 0.05,
     samples: Annotated[int, typer.Option("--samples", help="The model's own samples to rank among.")] = 500,
     controls: Annotated[int, typer.Option("--controls", help="Images of the control to use, at most.")] = 1000,

@@ -6,20 +6,23 @@ from typing import Annotated
 
 import typer
 
-from latlas.cli.options import Device
+from latlas.cli.options import MODELS, Device
 
 
 def explore(
     models: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[MODEL]...", help="Models to look at.", show_default="those of digits and avatars that latlas carries"
+            metavar="[MODEL]...",
+            help=f"Models to look at, {MODELS}",
+            show_default="those of digits and avatars that latlas carries",
         ),
     ] = None,
     data: Annotated[
         list[str] | None,
         typer.Option(
             "--data",
+            metavar="DATA",
             help="Images to look at them with; may be given several times: each model takes the first of its shape.",
             show_default="mnist:test or avatars:test, by the model's shape",
         ),

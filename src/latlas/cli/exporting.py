@@ -16,7 +16,7 @@ def export(
         typer.Option("--map", metavar="MAP", help="A map that leads to MODEL: the file then takes the codes of its source."),
     ] = None,
     what: Annotated[str, typer.Option("--what", help="decode or encode.")] = "decode",
-    batch: Annotated[str, typer.Option("--batch", help="How many at a time; dynamic for any number.")] = "dynamic",
+    batch: Annotated[str, typer.Option("--batch", help="How many at a time, 1 or more; dynamic for any number.")] = "dynamic",
     json: Json = False,
 ) -> None:
     """Write a model as one ONNX file, after checking that it gives what PyTorch gives.
@@ -28,24 +28,21 @@ def export(
 
     Example: latlas export runs/b --map a-to-b --out a-codes-to-images.onnx
     """
-    from latlas.base.artifacts import check_place
-    from latlas.base.errors import OutputExistsError, SettingError
-    from latlas.cli.output import print_json, say_where
+    from latlas.base.errors import SettingError
+    from latlas.cli.models import model_on
+    from latlas.cli.output import check_new_file, print_json, say_where
     from latlas.maps.folding import fold
     from latlas.maps.loading import load_map
     from latlas.models.exporting import export_onnx
-    from latlas.models.loading import load_model
 
-    if out.suffix != ".onnx" or out.exists():
-        raise OutputExistsError(f"{out} already exists, or is no .onnx; name a new file that ends in .onnx.")
-    check_place(out)
+    check_new_file(out, ".onnx")
     if map_ is not None and what == "encode":
         raise SettingError("A map leads to a decoder; an encoder is exported without one. Leave --map or --what encode out.")
     try:
         count = batch if batch == "dynamic" else int(batch)
     except ValueError as failure:
         raise SettingError(f"--batch takes a whole number or the word dynamic, got {batch!r}.") from failure
-    loaded = load_model(model)
+    loaded = model_on(model, "cpu")
     chosen = loaded if map_ is None else fold(load_map(map_), loaded)
     result = export_onnx(chosen, out, what=what, batch=count)  # type: ignore[arg-type]  # checked there
     if json:

@@ -9,6 +9,7 @@ import typer
 from latlas.cli.options import BatchSize, Data, Device, Generator, Json, Name, Out, Precision, Replace, Resize, Seed
 
 if TYPE_CHECKING:
+    from latlas.data.images import ImageSet
     from latlas.training.adversarial_runs import TrainedGAN
 
 # What all GANs have
@@ -29,6 +30,22 @@ def hush_log() -> None:
     import logging
 
     logging.getLogger("latlas.training").addHandler(logging.NullHandler())
+
+
+def check_side(images: "ImageSet", side: int | None) -> None:
+    """Raise where --resize did nothing: a training would go on with images of another size than was asked for, and no model tells.
+
+    Raises:
+        SettingError: the images have another side.
+    """
+    from latlas.base.errors import SettingError
+
+    _, height, width = images.image_shape
+    if side is not None and (height, width) != (side, side):
+        raise SettingError(
+            f"{images.name} has images of {height} x {width}, and --resize {side} was asked for, which resizes pictures in files, "
+            "avatars and CelebA. Leave it out, or convert an array before."
+        )
 
 
 def dcgan(
@@ -94,7 +111,9 @@ def stylegan2(
         int, typer.Option("--channel-base", help="Channels of a layer times its side, up to --channel-max.")
     ] = 512,
     channel_max: Annotated[int, typer.Option("--channel-max", help="Channels of a layer, at most.")] = 64,
-    mixing: Annotated[float, typer.Option("--mixing", help="Share of images with a second style in their later layers.")] = 0.9,
+    mixing: Annotated[
+        float, typer.Option("--mixing", help="Share of images with a second style in their later layers, 0 to 1.")
+    ] = 0.9,
     path_penalty: Annotated[float, typer.Option("--path-penalty", help="Weight of the path length penalty; 0: none.")] = 0.0,
     gradient_penalty: GradientPenalty = 1.0,
     half_life: HalfLife = 10_000,
@@ -161,6 +180,7 @@ def _trained(
     hush_log()
     with shown() as progress:
         images = load_images(data, size=resize, progress=progress)
+        check_side(images, resize)
         called = name if name is not None or out is None else out.name
         return train(images, built, name=called, out=out, replace=replace, progress=progress, **settings)
 
@@ -186,7 +206,7 @@ def _say(result: "TrainedGAN", out: Path | None, *, json: bool) -> None:
     speed = f", {result.images_per_second:,.0f} images per second" if result.images_per_second else ""
     # The ratio is of squared distances; images that are all equal have none.
     apart = result.spread_ratio**0.5
-    distances = f"samples lie {apart:.0%} as far apart as the images, " if math.isfinite(apart) else ""
+    distances = f"samples lie {100 * apart:.0f} % as far apart as the images, " if math.isfinite(apart) else ""
     summary = (
         f"{last['step']:,} steps, {distances}scores of real and drawn images "
         f"{last['real_score']:.2f} and {last['fake_score']:.2f}{speed}."
@@ -230,10 +250,10 @@ def recoder(
     It learns from images that the generator draws as they are needed, so that it cannot over-fit. A training with --out that
     was cut off goes on from its last hundred steps when started again with the same settings.
 
-    Example: latlas train recoder zoo:dcgan-faces --steps 3000 --out runs/face-codes
+    Example: latlas train recoder zoo:avatars-dcgan --steps 3000 --out runs/avatar-codes
     """
     from latlas.cli.models import model_on
-    from latlas.cli.output import print_findings, print_json, say_where
+    from latlas.cli.output import check_outside, print_findings, print_json, say_where
     from latlas.cli.progress import shown
     from latlas.models.protocols import require_generator
     from latlas.models.recoder import RecoderSettings
@@ -242,6 +262,7 @@ def recoder(
 
     if out is not None:
         check_out(out, replace=replace)
+    check_outside(("--cache", cache), ("--out", out))
     drawn_from = require_generator(model_on(generator, device), "Training a recoder")
     with shown() as progress:
         result = train_recoder(

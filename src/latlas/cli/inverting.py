@@ -4,13 +4,13 @@ from typing import Annotated
 
 import typer
 
-from latlas.cli.options import Device, Generator, Json, Out, Replace, Resize, Seed
+from latlas.cli.options import DATA, Device, Generator, Json, Out, Replace, Resize, Seed
 
 BudgetName = Annotated[
     str, typer.Option("--budget", help="Work for each image: quick (60 steps), default (200) or thorough (1,000).")
 ]
 Steps = Annotated[
-    int | None, typer.Option("--steps", help="Steps of descent from each start.", show_default="those of --budget")
+    int | None, typer.Option("--steps", help="Steps of descent from each start, 0 or more.", show_default="those of --budget")
 ]
 Start = Annotated[
     str,
@@ -19,11 +19,12 @@ Start = Annotated[
         help="Where descents start: recoder, nearest (of many draws), mean, noise, or hybrid: the recoder if there is one, else mean and noise.",
     ),
 ]
-Starts = Annotated[int, typer.Option("--starts", help="How many starts from noise.")]
+Starts = Annotated[int, typer.Option("--starts", help="How many starts from noise, 1 or more, where --start has them.")]
 RecoderFolder = Annotated[
     str | None,
     typer.Option(
         "--recoder",
+        metavar="RECODER",
         help="What `latlas train recoder GENERATOR` wrote, to start from.",
         show_default="the generator's own encoder, if any",
     ),
@@ -32,7 +33,7 @@ RecoderFolder = Annotated[
 
 def invert(
     generator: Generator,
-    images: Annotated[str, typer.Argument(metavar="IMAGES", help="Images to find codes for: as DATA elsewhere.")],
+    images: Annotated[str, typer.Argument(metavar="IMAGES", help=f"Images to find codes for: {DATA}")],
     out: Out = None,
     budget: BudgetName = "default",
     steps: Steps = None,
@@ -41,7 +42,9 @@ def invert(
     recoder: RecoderFolder = None,
     prior: Annotated[
         float,
-        typer.Option("--prior", help="Cost of a code as far out as codes are on average, in squared error per pixel."),
+        typer.Option(
+            "--prior", help="Cost of a code as far out as codes are on average, in squared error per pixel, 0 or more."
+        ),
     ] = 0.0,
     noise_weight: Annotated[
         float | None,
@@ -62,7 +65,9 @@ def invert(
     With --out: the codes as an encoding (mean.npy, which NumPy reads), and a page that shows each image beside its inversion;
     with --noise-weight the noise that was found too (noise.safetensors).
 
-    Example: latlas invert zoo:dcgan-faces faces --resize 64 --recoder runs/recoder --out codes
+    Example: latlas invert zoo:avatars-dcgan "avatars:test?size=32[0:50]" --recoder zoo:avatars-dcgan-recoder --out codes
+
+    Example: latlas invert 'stylegan2:ffhq.pkl#w' faces --resize 1024 --budget thorough --out codes
     """
     from dataclasses import replace as changed
 

@@ -9,7 +9,9 @@ from latlas.cli.options import Budget, Device, Json, Out, Replace, Seed
 Epochs = Annotated[int | None, typer.Option("--epochs", help="Of each training.", show_default="as the budget has it")]
 Train = Annotated[
     str | None,
-    typer.Option("--data", help="Images to train on, as in latlas train.", show_default="digits, as the budget has it"),
+    typer.Option(
+        "--data", metavar="DATA", help="Images to train on, as in latlas train.", show_default="digits, as the budget has it"
+    ),
 ]
 
 
@@ -99,7 +101,8 @@ def coverage_3d(
     out: Out = None,
     data: Train = None,
     test: Annotated[
-        str | None, typer.Option("--test", help="Images to measure on.", show_default="digits, as the budget has it")
+        str | None,
+        typer.Option("--test", metavar="DATA", help="Images to measure on.", show_default="digits, as the budget has it"),
     ] = None,
     epochs: Epochs = None,
     seeds: Annotated[

@@ -29,15 +29,21 @@ def map_(
     ] = False,
     out: Out = None,
     test: Annotated[
-        str | None, typer.Option("--test", help="Images to measure on.", show_default="the last fifth of DATA")
+        str | None,
+        typer.Option("--test", metavar="DATA", help="Images to measure on.", show_default="the last fifth of DATA"),
     ] = None,
     kind: Annotated[
         str, typer.Option("--kind", help="affine, orthogonal, orthogonalised or reduced-rank; affine between spatial latents.")
     ] = "affine",
     ridge: Annotated[
-        str | None, typer.Option("--ridge", help="A penalty, or gcv or loo to choose it.", show_default="none")
+        str | None, typer.Option("--ridge", help="A penalty of 0 or more, or gcv or loo to choose it.", show_default="none")
     ] = None,
-    rank: Annotated[int | None, typer.Option("--rank", help="Of a reduced-rank map.", show_default="none")] = None,
+    rank: Annotated[
+        int | None,
+        typer.Option(
+            "--rank", help="Of a reduced-rank map, which needs it: 1 to the smaller latent size.", show_default="none"
+        ),
+    ] = None,
     neighbourhood: Annotated[
         int | None,
         typer.Option(
@@ -48,7 +54,7 @@ def map_(
         str | None,
         typer.Option(
             "--features",
-            help="Take Fréchet distances too: auto, digits, fashion, efficientnet, pixels, or an Inception checkpoint.",
+            help="Take Fréchet distances too: auto, digits, fashion, efficientnet, pixels, or the file of an Inception checkpoint.",
             show_default="none",
         ),
     ] = None,
@@ -65,7 +71,9 @@ def map_(
     yardstick: Annotated[
         bool, typer.Option("--yardstick", help="Train a perceptron on the same pairs: what linearity leaves behind.")
     ] = False,
-    stream: Annotated[int, typer.Option("--stream", help="Codes of a generator to fit on; a quarter as many measure.")] = 4000,
+    stream: Annotated[
+        int, typer.Option("--stream", help="Where DATA is stream: codes to fit on, 2 or more; a quarter as many measure.")
+    ] = 4000,
     resize: Resize = None,
     seed: Seed = 0,
     device: Device = "auto",
@@ -91,6 +99,8 @@ def map_(
         strength = None if ridge is None else ridge if ridge in ("gcv", "loo") else float(ridge)
     except ValueError as failure:
         raise SettingError(f"--ridge takes a number or the word gcv, or loo, got {ridge!r}.") from failure
+    if kind == "reduced-rank" and rank is None:
+        raise SettingError("--kind reduced-rank needs --rank: a whole number from 1 to the smaller latent size.")
     *models, data = specs
     settings: dict[str, Any] = {
         "kind": kind, "ridge": strength, "rank": rank, "neighbourhood": neighbourhood, "stream": stream, "seed": seed,
@@ -284,10 +294,10 @@ def relocate(
     import numpy as np
     import torch
 
-    from latlas.base.artifacts import check_free, check_place, write_file
-    from latlas.base.errors import ArtifactError, MissingPathError, NonFiniteError, OutputExistsError
+    from latlas.base.artifacts import check_free, write_file
+    from latlas.base.errors import ArtifactError, MissingPathError, NonFiniteError
     from latlas.base.npy import check_header
-    from latlas.cli.output import print_json, say_where
+    from latlas.cli.output import check_new_file, print_json, say_where
     from latlas.encodings.encoding import Encoding
     from latlas.maps.loading import load_map
     from latlas.maps.relocation import relocate_encoding
@@ -297,11 +307,8 @@ def relocate(
     whole = codes.is_dir() and out.suffix != ".npy"
     if whole:
         check_free(out, replace=replace)
-    elif out.suffix != ".npy":
-        raise OutputExistsError(f"{out} does not end in .npy; name a new file that does.")
-    elif out.exists():
-        raise OutputExistsError(f"{out} already exists; name a new file that ends in .npy.")
-    check_place(out)
+    else:
+        check_new_file(out, ".npy")
     fitted = load_map(map_folder)
     if codes.is_dir():
         relocated = relocate_encoding(fitted, Encoding.from_pretrained(codes))

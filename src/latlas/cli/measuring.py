@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from latlas.cli.inverting import BudgetName, RecoderFolder, Start, Starts, Steps
-from latlas.cli.options import Data, Device, Generator, Json, Model, Out, Precision, Replace, Resize, Seed
+from latlas.cli.options import DATA, Data, Device, Generator, Json, Model, Out, Precision, Replace, Resize, Seed
 
 if TYPE_CHECKING:
     from latlas.base.progress import Progress
@@ -45,7 +45,7 @@ def encode(
         str | None, typer.Option("--address", help="Of the Ray cluster: HOST:PORT or auto.", show_default="one is started here")
     ] = None,
     devices: Annotated[
-        int | None, typer.Option("--devices", help="Workers of the engine.", show_default="1; of ray, all it has")
+        int | None, typer.Option("--devices", help="Workers of the engine, 1 or more.", show_default="1; of ray, all it has")
     ] = None,
     resize: Resize = None,
     device: Device = "auto",
@@ -58,7 +58,7 @@ def encode(
     they are encoded, and codes written shard by shard: memory does not grow with their number. A run that was cut off keeps its
     whole shards, and the same command goes on with the others.
 
-    Example: latlas encode runs/digits mnist:test --out codes
+    Example: latlas encode zoo:digits-dense mnist:test --out codes
 
     Example: latlas encode runs/faces "photos-{000..127}.tar" --resize 64 --half --on-bad skip --workers 8 --out codes
 
@@ -171,7 +171,7 @@ def diagnose(
 
     Measured on DATA: held-out images tell more. With --out, a page with pictures as well.
 
-    Example: latlas diagnose runs/digits mnist:test --out health
+    Example: latlas diagnose zoo:digits-dense mnist:test --out health
     """
     from latlas.base.artifacts import check_free
     from latlas.cli.models import model_on
@@ -205,11 +205,13 @@ def diagnose(
 
 def range_(
     generator: Generator,
-    images: Annotated[str, typer.Argument(metavar="IMAGES", help="Images to judge: as DATA elsewhere.")],
+    images: Annotated[str, typer.Argument(metavar="IMAGES", help=f"Images to judge: {DATA}")],
     out: Out = None,
     reference: Annotated[
         str | None,
-        typer.Option("--reference", help="Ordinary images of the same kind, to rank against too.", show_default="none"),
+        typer.Option(
+            "--reference", metavar="DATA", help="Ordinary images of the same kind, to rank against too.", show_default="none"
+        ),
     ] = None,
     support: Annotated[
         str | None, typer.Option("--support", help="A Support Set's folder, judged beside.", show_default="none")
@@ -218,12 +220,17 @@ def range_(
         str | None,
         typer.Option(
             "--codes-of",
+            metavar="DATA",
             help="Draw own samples from the codes of these images, none of which is judged: for a model without a prior.",
             show_default="the model's own prior",
         ),
     ] = None,
-    level: Annotated[float, typer.Option("--level", help="Rate of false alarms among images in range.")] = 0.05,
-    samples: Annotated[int, typer.Option("--samples", help="Own samples to calibrate on.")] = 2000,
+    level: Annotated[
+        float, typer.Option("--level", help="Rate of false alarms among images in range, between 0 and 1.")
+    ] = 0.05,
+    samples: Annotated[
+        int, typer.Option("--samples", help="Own samples to calibrate on; at the level 0.05, 19 or more.")
+    ] = 2000,
     budget: BudgetName = "default",
     steps: Steps = None,
     start: Start = "hybrid",
@@ -233,7 +240,7 @@ def range_(
         str | None,
         typer.Option(
             "--features",
-            help="Measure errors in a feature space too: auto, digits, fashion, efficientnet, or an Inception file.",
+            help="Measure errors in a feature space too: auto, digits, fashion, efficientnet, or the file of an Inception checkpoint.",
             show_default="pixels alone",
         ),
     ] = None,
@@ -248,7 +255,7 @@ def range_(
     Every image is inverted with one budget, and its error is ranked among those of the generator's own samples. If those do not
     come back, no verdict is given.
 
-    Example: latlas range runs/digits "fashion-mnist:test[0:500]" --reference "mnist:test[0:500]" --out verdict
+    Example: latlas range zoo:digits-dense "fashion-mnist:test[0:500]" --reference "mnist:test[0:500]" --out verdict
     """
     from latlas.base.artifacts import check_free
     from latlas.cli.models import model_on

@@ -9,7 +9,7 @@ Out = Annotated[
     Path | None,
     typer.Option("--out", help="Folder to write the result to; it must not exist yet.", show_default="nothing is written"),
 ]
-Seed = Annotated[int, typer.Option("--seed", help="Decides every random choice.")]
+Seed = Annotated[int, typer.Option("--seed", help="Decides every random choice; any whole number.")]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:1.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON, and nothing else, on standard output.")]
 Replace = Annotated[bool, typer.Option("--replace", help="Replace an earlier latlas artifact at --out.")]
@@ -17,28 +17,29 @@ Resize = Annotated[
     int | None,
     typer.Option(
         "--resize",
-        help="Crop a folder's pictures to their central square and resize them to this side; the side of avatars and CelebA.",
+        help="Crop a folder's pictures to their central square and resize them to this side, in pixels; the side of avatars and CelebA.",
     ),
 ]
+# What an argument may be, in words that several of them have
+_FORMS = "a folder that latlas wrote, zoo:NAME, diffusers:, pythae: or stylegan2:FILE, or GENERATOR+RECODER"
+_MORE = "; latlas --help has all forms."
+MODELS = f"each {_FORMS}{_MORE}"
+DATA = (
+    "mnist:test, fashion-mnist, avatars, celeba:FOLDER, hub:NAME, a folder, .npy, .npz, .tar or .parquet; [a:b] takes a part."
+)
+
 Model = Annotated[
     str,
-    typer.Argument(
-        metavar="MODEL", help="A model folder, scheme:rest, or GENERATOR+RECODER, as runs/gan+runs/codes, which encodes too."
-    ),
+    typer.Argument(metavar="MODEL", help=f"{_FORMS[0].upper()}{_FORMS[1:]}, as runs/gan+runs/codes, which encodes too{_MORE}"),
 ]
-Generator = Annotated[
-    str, typer.Argument(metavar="GENERATOR", help="A model folder, scheme:rest, or GENERATOR+RECODER, as runs/gan+runs/codes.")
+Decoder = Annotated[str, typer.Argument(metavar="MODEL", help=f"{_FORMS[0].upper()}{_FORMS[1:]}{_MORE}")]
+Generator = Annotated[str, typer.Argument(metavar="GENERATOR", help=f"What draws images: {_FORMS}{_MORE}")]
+Source = Annotated[str, typer.Argument(metavar="SOURCE", help=f"The model whose codes are relocated: {_FORMS}{_MORE}")]
+Target = Annotated[str, typer.Argument(metavar="TARGET", help="The model into whose latent space, named likewise.")]
+Test = Annotated[
+    str | None, typer.Option("--test", metavar="DATA", help="Images to measure on.", show_default="the last fifth of DATA")
 ]
-Source = Annotated[str, typer.Argument(metavar="SOURCE", help="The model whose codes are relocated.")]
-Target = Annotated[str, typer.Argument(metavar="TARGET", help="The model into whose latent space.")]
-Test = Annotated[str | None, typer.Option("--test", help="Images to measure on.", show_default="the last fifth of DATA")]
-Data = Annotated[
-    str,
-    typer.Argument(
-        metavar="DATA",
-        help="mnist:test, fashion-mnist, avatars, celeba:FOLDER, hub:NAME, a folder, .npy, .npz, .tar or .parquet; [a:b] takes a part.",
-    ),
-]
+Data = Annotated[str, typer.Argument(metavar="DATA", help=DATA)]
 
 # Of trainings
 BatchSize = Annotated[int, typer.Option("--batch-size", help="Images of an optimiser step.")]

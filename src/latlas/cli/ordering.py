@@ -19,7 +19,9 @@ def order(
     top: Annotated[
         int | None,
         typer.Option(
-            "--top", help="How many of the most informative variables.", show_default="7, or all where there are fewer"
+            "--top",
+            help="How many of the most informative variables, 1 to all.",
+            show_default="7, or all where there are fewer",
         ),
     ] = None,
     by: Annotated[
@@ -37,7 +39,10 @@ def order(
         ),
     ] = True,
     confidence: Annotated[
-        float, typer.Option("--confidence", help="That a fast top is the exhaustive one, but for ties; and of ties.")
+        float,
+        typer.Option(
+            "--confidence", help="That a fast top is the exhaustive one, but for ties; and of ties. From 0.5 to below 1."
+        ),
     ] = 0.95,
     resize: Resize = None,
     seed: Seed = 0,
@@ -50,7 +55,7 @@ def order(
     Measured on DATA: held-out images tell more. With --out, a page with the other measures beside, and the leading variables
     running from -2.25 to 2.25 as traversals.png and, moving, traversals.webp.
 
-    Example: latlas order runs/digits mnist:test --top 7 --out order
+    Example: latlas order zoo:digits-dense mnist:test --top 7 --out order
     """
     import torch
 

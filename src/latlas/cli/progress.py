@@ -36,11 +36,11 @@ def _bars(console: object) -> Iterator[Progress]:
     assert isinstance(console, Console)
     bars = Bars(
         SpinnerColumn(finished_text="[green]✓"),
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),  # names of files may hold what would be markup
         BarColumn(bar_width=28),
         MofNCompleteColumn(),
         TimeRemainingColumn(elapsed_when_finished=True, compact=True),
-        TextColumn("[dim]{task.fields[note]}"),
+        TextColumn("{task.fields[note]}", style="dim", markup=False),
         console=console,
     )
     tasks: dict[str, TaskID] = {}
@@ -55,15 +55,19 @@ def _bars(console: object) -> Iterator[Progress]:
 
 
 class _Lines:
-    """A line when a task begins, every ten seconds, and when it ends."""
+    """A line when a task begins, every ten seconds, and when it ends; none any more once nobody can read it."""
 
     def __init__(self) -> None:
         self.told: dict[str, float] = {}
+        self.heard = True
 
     def __call__(self, task: str, done: int, total: int | None, note: str = "") -> None:
         now = time.monotonic()
-        if done != total and now - self.told.get(task, -_EVERY) < _EVERY:
+        if not self.heard or (done != total and now - self.told.get(task, -_EVERY) < _EVERY):
             return
         self.told[task] = now
         amount = f"{done}" if total is None else f"{done}/{total}"
-        print(f"{task} {amount}{'  ' + note if note else ''}", file=sys.stderr, flush=True)
+        try:
+            print(f"{task} {amount}{'  ' + note if note else ''}", file=sys.stderr, flush=True)
+        except OSError:  # as behind `| head`, or on a full disk: the work is what counts
+            self.heard = False

@@ -14,7 +14,9 @@ def prune(
     out: Annotated[Path, typer.Option("--out", help="Folder for the new model; it must not exist yet.")],
     keep: Annotated[
         int | None,
-        typer.Option("--keep", help="Keep this many variables, those of the largest gain.", show_default="all in use"),
+        typer.Option(
+            "--keep", help="Keep this many variables, 1 or more, those of the largest gain.", show_default="all in use"
+        ),
     ] = None,
     test: Annotated[
         str | None, typer.Option("--test", metavar="DATA", help="Measure errors on these images.", show_default="DATA")
@@ -27,10 +29,10 @@ def prune(
     """Write the same model without its collapsed variables.
 
     What the collapsed variables contribute is folded into the network as constants: their means on DATA. With --keep, active
-    variables go too, those of the smallest gain first, and the cost is stated. FOLDER is a model that every verb takes; inside are
-    the maps between old and new codes (to-pruned, to-original) and a page (report).
+    variables go too, those of the smallest gain first, and the cost is stated. What lies at --out is a model that every verb takes;
+    inside are the maps between old and new codes (to-pruned, to-original) and a page (report).
 
-    Example: latlas prune runs/digits mnist:train --test mnist:test --out runs/digits-pruned
+    Example: latlas prune zoo:digits-dense mnist:train --test mnist:test --out runs/digits-pruned
     """
     from latlas.base.artifacts import check_free, writing
     from latlas.base.errors import CapabilityError

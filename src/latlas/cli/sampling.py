@@ -5,22 +5,28 @@ from typing import Annotated
 
 import typer
 
-from latlas.cli.options import Data, Device, Json, Model, Out, Replace, Resize, Seed
+from latlas.cli.options import Data, Decoder, Device, Json, Model, Out, Replace, Resize, Seed
 
 
 def calibrate(
     model: Model,
     data: Data,
-    heldout: Annotated[str, typer.Option("--heldout", help="Other images: half of them choose the sampler, half report.")],
+    heldout: Annotated[
+        str,
+        typer.Option(
+            "--heldout", metavar="DATA", help="Other images, 40 or more: half of them choose the sampler, half report."
+        ),
+    ],
     out: Out = None,
     features: Annotated[
         str,
         typer.Option(
             "--features",
-            help="Feature network of the distance: auto, digits, fashion, efficientnet, pixels, or an Inception checkpoint.",
+            help="Feature network of the distance: auto, digits, fashion, efficientnet, pixels, or the file of an Inception "
+            "checkpoint.",
         ),
     ] = "auto",
-    components: Annotated[int, typer.Option("--components", help="Of the mixture.")] = 10,
+    components: Annotated[int, typer.Option("--components", help="Gaussians of the mixture that is tried.")] = 10,
     resize: Resize = None,
     seed: Seed = 0,
     device: Device = "auto",
@@ -32,7 +38,7 @@ def calibrate(
     Tried, each as it is and renormalised: the prior, per-variable moments, a full Gaussian, a mixture, a second-stage VAE. With
     --out: the chosen sampler as an artifact for `latlas sample`, and a page.
 
-    Example: latlas calibrate runs/digits mnist:train --heldout mnist:test --out sampler
+    Example: latlas calibrate zoo:digits-dense mnist:train --heldout mnist:test --out sampler
     """
     from latlas.base.artifacts import check_free, writing
     from latlas.cli.models import model_on
@@ -80,9 +86,9 @@ def calibrate(
 
 
 def sample(
-    model: Model,
+    model: Decoder,
     out: Annotated[Path, typer.Option("--out", help="The .npy file of images to write; it must not exist yet.")],
-    count: Annotated[int, typer.Option("--count", "-n", help="How many images.")] = 64,
+    count: Annotated[int, typer.Option("--count", "-n", help="How many images, 1 or more.")] = 64,
     sampler: Annotated[
         Path | None,
         typer.Option("--sampler", help="A sampler that `latlas calibrate` wrote.", show_default="the model's prior"),
@@ -93,26 +99,32 @@ def sample(
 ) -> None:
     """Draw new images, as uint8, and a PNG of the first 64 beside them.
 
-    Example: latlas sample runs/digits --sampler sampler -n 1000 --out digits.npy
+    The array is of images x channels x height x width, its values 0 to 255.
+
+    Example: latlas sample zoo:digits-dense -n 1000 --out digits.npy
+
+    Example: latlas sample zoo:digits-dense --sampler sampler -n 1000 --out digits.npy
     """
     import numpy as np
     import torch
 
-    from latlas.base.artifacts import check_place, write_file
+    from latlas.base.artifacts import write_file
     from latlas.base.errors import OutputExistsError, SettingError
     from latlas.base.seeds import generator
     from latlas.cli.models import model_on
-    from latlas.cli.output import print_json, say_where
+    from latlas.cli.output import check_new_file, print_json, say_where
     from latlas.data.images import to_floats, to_pixels
     from latlas.measurements.reconstruction import decode_batches
     from latlas.models.protocols import require_generator
     from latlas.reports import pictures
     from latlas.samplers.fit import load_sampler
 
+    check_new_file(out, ".npy")
     picture = out.with_suffix(".png")
-    if out.suffix != ".npy" or out.exists() or picture.exists():
-        raise OutputExistsError(f"{out} or {picture.name} already exists, or is no .npy; name a new file that ends in .npy.")
-    check_place(out)
+    if picture.exists():
+        raise OutputExistsError(
+            f"{picture} already exists, and the first images would be drawn there; name another file than {out}."
+        )
     if count < 1:
         raise SettingError(f"Asked for {count} images; ask for at least 1.")
     drawing = require_generator(model_on(model, device), "Sampling")

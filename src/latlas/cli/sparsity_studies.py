@@ -29,13 +29,14 @@ def sparsity(
     Example: latlas study sparsity --budget quick --out sparsity
     """
     from latlas.base.artifacts import check_free
-    from latlas.cli.output import page_of, tell_study
+    from latlas.cli.output import check_outside, page_of, tell_study
     from latlas.cli.progress import shown
     from latlas.reports.sparsity import sparsity_report
     from latlas.studies.sparsity import run
 
     if out is not None:
         check_free(out, replace=replace)
+    check_outside(("--work", work), ("--out", out))
     chosen = None if data is None else tuple(name.strip() for name in data.split(",") if name.strip())
     with shown() as progress:
         study = run(budget, seed, progress, data=chosen, work=work, device=device)
@@ -70,7 +71,7 @@ def noise_injection(
     """
     from latlas.base.artifacts import check_free
     from latlas.cli.models import model_on
-    from latlas.cli.output import page_of, tell_study
+    from latlas.cli.output import check_outside, page_of, tell_study
     from latlas.cli.progress import shown
     from latlas.data.loading import load_images
     from latlas.reports.noise_injection import noise_injection_report
@@ -83,6 +84,7 @@ def noise_injection(
     _check_own(model, work, wanted="one MODEL and then DATA, or neither", fits=lambda count: count == 2)
     if out is not None:
         check_free(out, replace=replace)
+    check_outside(("--work", work), ("--out", out))
     with shown() as progress:
         if model:
             vae = require_noisable(model_on(model[0], "cpu"))
@@ -124,7 +126,7 @@ def variance_law(
     from latlas.base.artifacts import check_free
     from latlas.base.provenance import Provenance
     from latlas.cli.models import model_on
-    from latlas.cli.output import page_of, tell_study
+    from latlas.cli.output import check_outside, page_of, tell_study
     from latlas.cli.progress import shown
     from latlas.data.loading import load_images
     from latlas.reports.variance_law import variance_law_report
@@ -135,6 +137,7 @@ def variance_law(
     _check_own(models, work, wanted="the models and then the images, or nothing at all", fits=lambda count: count > 1)
     if out is not None:
         check_free(out, replace=replace)
+    check_outside(("--work", work), ("--out", out))
     with shown() as progress:
         if models:
             *specs, data = models

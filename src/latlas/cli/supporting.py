@@ -13,10 +13,13 @@ def support(
     data: Data,
     out: Out = None,
     variables: Annotated[
-        int, typer.Option("--variables", help="How many of the most informative variables; 7 give 128 sectors.")
+        int,
+        typer.Option(
+            "--variables", help="How many of the most informative variables, of the latent size at most; 7 give 128 sectors."
+        ),
     ] = 7,
     threshold: Annotated[
-        str, typer.Option("--threshold", help="A number, or largest: the largest that empties no sector.")
+        str, typer.Option("--threshold", help="A number of 0 or more, or largest: the largest that empties no sector.")
     ] = "largest",
     threshold_unit: Annotated[
         str, typer.Option("--threshold-unit", help="Of the threshold: code, or spread (standard deviations of each variable).")
@@ -31,7 +34,9 @@ def support(
     ] = "sectors",
     size: Annotated[
         int | None,
-        typer.Option("--size", help="How many images: at least, by sectors; else exactly.", show_default="the latent size"),
+        typer.Option(
+            "--size", help="How many images, 2 or more: at least, by sectors; else exactly.", show_default="the latent size"
+        ),
     ] = None,
     with_: Annotated[
         list[str] | None,
@@ -56,7 +61,7 @@ def support(
         Path | None, typer.Option("--export", help="Folder to write the images to, as PNG.", show_default="nothing is written")
     ] = None,
     npz: Annotated[
-        Path | None, typer.Option("--npz", help="File to write images and codes to.", show_default="nothing is written")
+        Path | None, typer.Option("--npz", help="New .npz to write images and codes to.", show_default="nothing is written")
     ] = None,
     resize: Resize = None,
     seed: Seed = 0,
@@ -68,11 +73,11 @@ def support(
 
     With --out: the set as an artifact, and a page that shows it beside how many images each sector should hold.
 
-    Example: latlas support runs/digits mnist:train --out landmarks
+    Example: latlas support zoo:digits-dense mnist:train --variables 5 --out landmarks
     """
     from latlas.base.artifacts import check_free, writing
     from latlas.cli.models import model_on
-    from latlas.cli.output import print_findings, print_json, say_where
+    from latlas.cli.output import check_new_file, check_outside, print_findings, print_json, say_where
     from latlas.cli.progress import shown
     from latlas.data.loading import load_images
     from latlas.encodings.encode import encode
@@ -84,11 +89,15 @@ def support(
     from latlas.supports.exporting import export_folder, export_npz
     from latlas.supports.filters import allowed
 
-    for folder in (out, export):
-        if folder is not None:
-            check_free(folder, replace=replace and folder is out)
+    if out is not None:
+        check_free(out, replace=replace)
+    if export is not None:
+        _check_export(export)
     if npz is not None:
-        _check_npz(npz)
+        check_new_file(npz, ".npz", option="--npz")
+    places = (("--out", out), ("--export", export), ("--npz", npz))
+    for place in places:
+        check_outside(place, *(other for other in places if other is not place))
     level = _level(threshold)
     left_out = [] if exclude is None else _names(exclude)
     loaded = model_on(model, device)
@@ -157,15 +166,16 @@ def _level(threshold: str) -> float | str:
         raise SettingError(f"--threshold takes a number or the word largest, got {threshold!r}.") from failure
 
 
-def _check_npz(path: Path) -> None:
-    from latlas.base.artifacts import check_place
-    from latlas.base.errors import OutputExistsError, SettingError
+def _check_export(folder: Path) -> None:
+    """Refuse a folder that holds something, which --replace would not change: pictures are no artifact."""
+    from latlas.base.artifacts import check_free
+    from latlas.base.errors import OutputExistsError
 
-    if path.suffix != ".npz":
-        raise SettingError(f"--npz takes a file that ends in .npz, got {path}.")
-    if path.exists():
-        raise OutputExistsError(f"{path} already exists; name a new file.")
-    check_place(path)
+    if folder.is_dir() and any(folder.iterdir()):
+        raise OutputExistsError(
+            f"{folder} already holds something, and pictures replace nothing. Name another folder (--export)."
+        )
+    check_free(folder)
 
 
 def _names(path: Path) -> list[str]:

@@ -7,7 +7,7 @@ import typer
 from typer.core import TyperCommand
 from typer.main import get_command
 
-from latlas.cli.generators import dcgan, hush_log, recoder, stylegan2
+from latlas.cli.generators import check_side, dcgan, hush_log, recoder, stylegan2
 from latlas.cli.options import BatchSize, Data, Device, Json, Name, Out, Precision, Replace, Resize, Seed
 
 # As in models.architectures.registry, which imports torch: help is shown without it. A test holds the two equal.
@@ -50,6 +50,7 @@ def train(
         str,
         typer.Argument(
             metavar="ARCH",
+            autocompletion=lambda: [*ARCHITECTURES, *OTHERS],
             help=f"{', '.join(ARCHITECTURES)}. Or {', '.join(OTHERS)}, which have other options: latlas train dcgan --help.",
         ),
     ],
@@ -57,7 +58,7 @@ def train(
     out: Out = None,
     epochs: Annotated[int, typer.Option("--epochs", help="Passes over the images.")] = 20,
     batch_size: BatchSize = 128,
-    learning_rate: Annotated[float, typer.Option("--learning-rate", help="Of Adam, at its highest.")] = 1e-3,
+    learning_rate: Annotated[float, typer.Option("--learning-rate", help="Of Adam, at its highest; between 0 and 10.")] = 1e-3,
     latent: Annotated[
         int | None,
         typer.Option(
@@ -88,7 +89,7 @@ def train(
     likelihood: Annotated[
         str, typer.Option("--likelihood", help="gaussian or bernoulli; bernoulli needs --balance fixed, warm-up or free-bits.")
     ] = "gaussian",
-    kl_weight: Annotated[float, typer.Option("--kl-weight", help="Multiplies the KL term.")] = 1.0,
+    kl_weight: Annotated[float, typer.Option("--kl-weight", help="Multiplies the KL term; 0 or more.")] = 1.0,
     latent_term: Annotated[
         str,
         typer.Option("--latent-term", help="; ".join(f"{term}: {words}" for term, words in LATENT_TERMS.items()) + "."),
@@ -100,7 +101,7 @@ def train(
         float | None,
         typer.Option(
             "--sigma",
-            help="Of a fixed Gaussian likelihood, in pixel values; with fixed, warm-up or free-bits.",
+            help="Of a fixed Gaussian likelihood, in pixel values, above 0; with fixed, warm-up or free-bits.",
             show_default="1",
         ),
     ] = None,
@@ -112,7 +113,7 @@ def train(
     ] = None,
     free_nats: Annotated[
         float | None,
-        typer.Option("--free-nats", help="KL that each variable has for nothing; with free-bits.", show_default="0.1"),
+        typer.Option("--free-nats", help="KL that each variable has for nothing, in nats; with free-bits.", show_default="0.1"),
     ] = None,
     precision: Precision = "auto",
     devices: Annotated[int, typer.Option("--devices", help="Processes on each machine, each on its own device.")] = 1,
@@ -148,6 +149,8 @@ def train(
     if arch in OTHERS:  # an option came before it, and so this command was taken
         raise SettingError(f"{arch} has options of its own: write it first, as in latlas train {arch} DATA --out FOLDER.")
     if arch not in ARCHITECTURES:
+        if data in (*ARCHITECTURES, *OTHERS):
+            raise SettingError(f"The architecture comes first, then the images: latlas train {data} {arch}.")
         raise unknown_name("architecture", arch, (*ARCHITECTURES, *OTHERS))
     if out is not None:
         check_out(out, replace=replace)
@@ -170,6 +173,7 @@ def train(
     hush_log()
     with shown() as progress:
         images = load_images(data, size=resize, progress=progress)
+        check_side(images, resize)
         result = train_vae(
             images,
             built,

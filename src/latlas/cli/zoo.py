@@ -12,12 +12,18 @@ if TYPE_CHECKING:
 
 
 _COLUMNS = ("zoo:", "kind", "images", "codes", "MB", "measured", "made by")
-_WIDE, _NARROW = 110, 5  # letters of a line that holds them all, and how many columns a narrower one does
+_ACROSS = {110: len(_COLUMNS), 76: 5, 0: 2}  # letters of a line, and how many of the columns it holds
 
 
 def zoo(
     name: Annotated[
-        str | None, typer.Argument(metavar="NAME", help="Show the card of this one.", show_default="all, as a table")
+        str | None,
+        typer.Argument(
+            metavar="NAME",
+            help="Show the card of this one.",
+            show_default="all, as a table",
+            autocompletion=lambda: _names(),
+        ),
     ] = None,
     json: Json = False,
 ) -> None:
@@ -40,7 +46,8 @@ def zoo(
         if json:
             print_json({"entries": [entry.to_json() for entry in entries.values()]})
             return
-        shown = len(_COLUMNS) if shutil.get_terminal_size().columns >= _WIDE else _NARROW
+        letters = shutil.get_terminal_size().columns
+        shown = next(few for wide, few in _ACROSS.items() if letters >= wide)
         rows = [_row(entry)[:shown] for entry in entries.values()]
         print_table(f"Where a MODEL, a MAP or a sampler is asked for, write {SCHEME}NAME", _COLUMNS[:shown], rows)
         if shown < len(_COLUMNS):
@@ -55,6 +62,12 @@ def zoo(
         print_table(f"{SCHEME}{chosen}", ("", ""), entries[chosen].to_json().items())
     else:
         print(carried_card(chosen).rstrip())
+
+
+def _names() -> list[str]:
+    from latlas.models.carried_folders import zoo_entries
+
+    return [entry.name for entry in zoo_entries()]
 
 
 def _row(entry: "ZooEntry") -> list[str | None]:
