@@ -41,9 +41,13 @@ def test_own_images_are_in_range_and_one_that_cannot_be_made_is_not(
     assert [found.verdict(0), found.verdict(1)] == ["in range", "in range"]
     html = ranges.pictures(found)
     assert html.count("out of range") == 1
+    assert html.count("<p>painter, level 5 %</p>") == 3  # whoever chooses another model sees whose verdicts these are
+    assert html.count("<p>painter</p>") == 4
+    assert "images that painter can make for certain" in html
     assert html.count("<img") == 3 * (3 + 4)
     # The error map's scale covers the error that there is, half of all pixels.
-    assert found.full == pytest.approx(0.25, rel=0.05)
+    assert found.white == pytest.approx(0.25, rel=0.05)
+    assert f'0 <i class="la-heat"></i> {found.white:.2g} and more' in html
     assert "99 of the model's own samples" in ranges.explained(found)
 
 

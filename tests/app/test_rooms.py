@@ -18,7 +18,7 @@ from latlas.app.rooms import health as health_room
 from latlas.app.rooms import relocation, sampling, sectors, variables
 from latlas.base.errors import CapabilityError, ImageFormatError, SettingError
 from latlas.reports import palette
-from latlas.reports.palette import FOREIGN
+from latlas.reports.pictures import grid, heat
 
 
 def _pictures(html: str) -> list[np.ndarray]:
@@ -291,11 +291,23 @@ def test_a_model_without_encoder_has_no_sheet(painter: SimpleNamespace) -> None:
 # Pictures and words
 
 
-def test_an_error_map_is_transparent_where_there_is_no_error_and_full_at_the_scale() -> None:
+def test_an_error_map_is_drawn_as_reports_draw_it() -> None:
     errors = torch.tensor([[[0.0, 0.05, 0.1, 0.9]]])
     pixels = np.asarray(Image.open(io.BytesIO(heat_png(errors, 0.1))))
-    assert pixels[0, :, 3].tolist() == [0, 128, 255, 255]
-    assert "#" + "".join(f"{value:02x}" for value in pixels[0, 0, :3]) == FOREIGN
+    report = np.asarray(Image.open(io.BytesIO(grid(heat(errors[None], 0.1), columns=1, enlarge=1))).convert("RGB"))
+    assert pixels.tolist() == report.tolist()
+    assert pixels[0, 0].tolist() == [0, 0, 0]
+    assert pixels[0, 2:].tolist() == [[255, 255, 255]] * 2
+
+
+def test_headings_follow_the_pages_own_without_a_gap(atlas: Atlas) -> None:
+    html = relocation.pictures(
+        relocation.relocation(atlas, atlas.chart("painter"), atlas.chart("turned")),
+        atlas.chart("painter"),
+        atlas.chart("turned"),
+    )
+    html += sampling.pictures(sampling.draws(atlas, atlas.chart("painter"), 0), 0)
+    assert set(re.findall(r"<(h\d)", html)) == {"h2"}  # below the one h1
 
 
 def test_what_visitors_and_models_are_called_is_escaped() -> None:

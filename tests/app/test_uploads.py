@@ -1,6 +1,8 @@
 """What visitors give is read within bounds, and refused in words."""
 
 import io
+import struct
+import time
 
 import numpy as np
 import pytest
@@ -107,3 +109,21 @@ def test_a_picture_just_beyond_the_largest_is_refused() -> None:
     side = int(MOST_PIXELS**0.5)
     with pytest.raises(ImageFormatError, match="at most 16 million"):
         read_upload(_file(Image.new("L", (side + 1, side))), (1, 28, 28))
+
+
+def test_a_jpeg_that_goes_over_its_pixels_for_ever_is_refused_at_once() -> None:
+    """Each of its scans is a few bytes, and passes over all of sixteen million pixels (ITU T.81, B.2)."""
+
+    def segment(marker: int, content: bytes) -> bytes:
+        return struct.pack(">HH", marker, len(content) + 2) + content
+
+    tables = segment(0xFFDB, b"\0" + bytes([1] * 64)) + segment(0xFFC4, b"\0" + bytes([1] + [0] * 15) + b"\0")
+    tables += segment(0xFFC4, b"\x10" + bytes([1] + [0] * 15) + b"\xe0")
+    frame = segment(0xFFC2, struct.pack(">BHHB", 8, 4000, 4000, 1) + b"\1\x11\0")
+    first = segment(0xFFDA, b"\1\1\0\0\0\0") + bytes(16)
+    content = b"\xff\xd8" + tables + frame + first + (segment(0xFFDA, b"\1\1\0\1\x3f\0") + bytes(4)) * 600_000 + b"\xff\xd9"
+    assert len(content) <= MOST_BYTES
+    started = time.process_time()
+    with pytest.raises(ImageFormatError, match="JPEG of more than 500 scans"):
+        read_upload(content, (1, 8, 8))
+    assert time.process_time() - started < 1.0

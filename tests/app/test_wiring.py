@@ -111,3 +111,5 @@ def test_a_verdict_outlives_the_filling_of_its_room_and_not_another_model(atlas:
     message, _, pictures, words = opening.fill("painter", progress, "another")
     assert (message, words) == ("", "")
     assert "Upload pictures" in pictures
+    assert "those of another." in pictures
+    assert "<script" not in opening.fill("painter", progress, "<script>")[2]

@@ -275,6 +275,25 @@ def test_images_are_judged_beside_own_samples(visit: Callable[..., Any]) -> None
     assert "p = 0.01" in page.inner_text("#range-pictures")
     assert "picture 2" in page.inner_text("#range-pictures")
     assert "b.png" not in page.inner_text("#range-pictures")
+    assert page.locator("#range-pictures .la-card", has_text="zoo:digits-dense, level 5 %").count() == 2
+
+
+def test_pictures_that_one_model_judged_are_judged_by_another_without_being_uploaded_anew(visit: Callable[..., Any]) -> None:
+    page = visit()
+    _enter(page, "Range")
+    again = page.locator("#range-again")
+    assert not again.is_visible()
+    _upload(page, "#range-upload", ("a.png", _png(), "image/png"))
+    page.locator("#range-pictures .la-card", has_text="zoo:digits-dense, level 5 %").wait_for()
+    page.locator("#model input").click()
+    page.get_by_role("option", name="zoo:digits-dense-1", exact=True).click()
+    page.get_by_text("The verdicts that stood here were those of zoo:digits-dense.").wait_for()
+    assert page.locator("#range-pictures .la-card").count() == 0
+    again.click()
+    page.locator("#range-pictures .la-card", has_text="zoo:digits-dense-1, level 5 %").wait_for()
+    assert page.locator("#range-pictures .la-card", has_text="picture 1").count() == 1
+    _clear(page, "#range-upload")
+    again.wait_for(state="hidden")
 
 
 # Sampling

@@ -1,6 +1,8 @@
 """The page of coverage says what was found, and nothing else."""
 
+import re
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 import torch
@@ -74,9 +76,20 @@ def test_the_page_names_what_is_missed_and_escapes_what_it_is_told(
     assert "<lacking>" not in page
     assert "days &amp; nights" in page
     assert report.numbers == results[0].to_json()
+    assert "from and to the ends of its 95\u00a0% interval" in page
+    assert re.findall(r"[0-9]%", page.split("</style>")[1]) == []
     titles = [section.title for section in report.sections]
     assert titles == ["The worst sectors", "Which attributes are missed", "What the variables mean", "Evidence"]
-    assert any(isinstance(block, Picture) and block.row_labels == ("0", "1", "2", "3") for block in report.sections[2].blocks)
+    assert any(
+        isinstance(block, Picture) and block.row_labels == tuple(f"variable {i}" for i in range(4))
+        for block in report.sections[2].blocks
+    )
+
+
+def test_slices_of_images_are_named_in_words(results: Sequence[Coverage], models: list[CallableModel]) -> None:
+    sliced = replace(results[0], control="nights[10:40]")
+    assert coverage_report(sliced, models[0]).subtitle.endswith("beside random images: images 10 to 39 of nights.")
+    assert leaderboard_report([sliced], models[:1]).subtitle.endswith("beside random images: images 10 to 39 of nights.")
 
 
 def test_the_evidence_tells_how_many_landmarks_lie_beyond_own_samples(

@@ -1,5 +1,7 @@
 """The page of noise injection: every run as a row, its departures in words, its course as a drawing."""
 
+from dataclasses import replace
+
 from latlas.base.provenance import Provenance
 from latlas.reports.noise_injection import noise_injection_report
 from latlas.reports.page import Picture, Table, render
@@ -38,6 +40,9 @@ def test_the_page_tells_each_run_and_why_one_departs() -> None:
     assert study.orders == {"rise, crossing, collapse, recovery": 1, "nothing": 1}
     assert "In 1 of 2 runs" in report.summary[0].headline
     assert len(report.summary) == 2  # the run that came as told needs no words
+    assert report.summary[1].text[0].isupper()
+    assert report.sections[0].lead == "2 variables made worse, one at a time."
+    assert noise_injection_report(replace(study, runs=study.runs[:1])).sections[0].lead == "1 variable made worse."
     assert "&lt;stubborn&gt;" in render(report)
     rows = next(block for block in report.sections[0].blocks if isinstance(block, Table)).rows
     assert rows[0][-1] == "none"

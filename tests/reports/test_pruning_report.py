@@ -9,7 +9,7 @@ import torch
 
 from latlas.data.images import ImageSet
 from latlas.models.adapters.callables import CallableModel
-from latlas.reports.page import Picture, Table, render
+from latlas.reports.page import Numbers, Picture, Table, render
 from latlas.reports.pruning import error_curve, pruning_findings, pruning_report
 from latlas.studies.pruning import PrunedModel, prune
 
@@ -57,6 +57,15 @@ def test_the_page_shows_the_curve_the_pictures_and_one_row_a_variable(determinis
     assert list(table.dim) == [False, False, False, True]
     assert [row[1] for row in table.rows] == [0, 1, 2, None]
     assert ("nan" in page.lower().split("</style>")[1]) is False
+
+
+def test_slices_of_images_are_named_in_words() -> None:
+    part, original = IMAGES.slice(20, 120), model()
+    numbers, _, strips, _ = pruning_report(prune(original, part), original, part).sections[0].blocks
+    assert isinstance(numbers, Numbers)
+    assert isinstance(strips, Picture)
+    assert numbers.items[1][2] == "squared, per pixel, on images 20 to 119 of noise"
+    assert strips.caption.startswith("Images 20 to 31 of noise, what the original makes of them")
 
 
 def test_what_costs_nothing_is_good_news(result: PrunedModel) -> None:

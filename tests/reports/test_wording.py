@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from latlas.data.images import ImageSet
-from latlas.reports.wording import capital, counted_images, images_in_words
+from latlas.reports.wording import capital, counted_images, images_in_words, percent
 
 WHOLE = ImageSet("mnist:test", torch.arange(3000, dtype=torch.float32).view(-1, 1, 1, 1) / 3000)
 
@@ -33,6 +33,10 @@ def test_chosen_images_are_counted() -> None:
 def test_what_is_no_slice_stays_as_it_is(name: str) -> None:
     assert images_in_words(name) == name
     assert counted_images(name, 1200) == f"1,200 images of {name}"
+
+
+def test_a_share_in_percent_keeps_its_digits() -> None:
+    assert [percent(share) for share in (0.05, 0.001, 0.125, 1.0, 0.07)] == ["5 %", "0.1 %", "12.5 %", "100 %", "7 %"]
 
 
 def test_a_sentence_begins_with_a_capital_and_keeps_the_others() -> None:

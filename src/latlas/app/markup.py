@@ -15,7 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from latlas.data.images import to_pixels
-from latlas.reports.palette import FOREIGN
+from latlas.reports.pictures import heat
 
 _SHARP = 256  # pixels up to which an image is enlarged without smoothing
 _NARROW = 6  # images that stand side by side on a telephone; more are broken into two lines
@@ -30,7 +30,6 @@ class Row:
     words: Sequence[str]  # what each image is, for those who cannot see it
     captions: Sequence[str] = ()  # shown below each; none: nothing is
     remark: str = ""
-    heat: float | None = None  # error maps: the value that is drawn in full colour
     colour: str | None = None  # of the palette, where the idea has one
 
 
@@ -61,14 +60,17 @@ def png(image: Float[Tensor, "c h w"]) -> bytes:
     return _saved(array)
 
 
-def heat_png(errors: Float[Tensor, "1 h w"], full: float) -> bytes:
-    """Return an error map as PNG: transparent where there is no error, in the palette's colour of foreign images at `full`."""
-    strength = to_pixels((errors / max(full, 1e-12)).clamp(0, 1)[None])[0, 0].numpy()
-    red, green, blue = (int(FOREIGN[place : place + 2], 16) for place in (1, 3, 5))
-    array = np.empty((*strength.shape, 4), dtype=np.uint8)
-    array[..., :3] = (red, green, blue)
-    array[..., 3] = strength
-    return _saved(array)
+def heat_png(errors: Float[Tensor, "1 h w"], white: float) -> bytes:
+    """Return an error map as PNG, in the colours that reports have: black where there is no error, white at `white`."""
+    return png(heat(errors[None], white)[0])
+
+
+def heat_scale(white: float) -> str:
+    """Return the scale of error maps, with what its two ends are."""
+    return (
+        '<p class="la-legend"><span>Squared error of each pixel</span>'
+        f'<span>0 <i class="la-heat"></i> {white:.2g} and more</span></p>'
+    )
 
 
 def picture(content: bytes, words: str, *, sharp: bool = True) -> str:
@@ -173,16 +175,14 @@ def downloads(code: Tensor, facts: dict[str, object]) -> str:
 def _row(part: Row, columns: int) -> str:
     cells = []
     for place, (image, words) in enumerate(zip(part.images, part.words, strict=True)):
-        content = png(image) if part.heat is None else heat_png(image, part.heat)
         below = f"<figcaption>{html.escape(part.captions[place])}</figcaption>" if part.captions else ""
         sharp = image.shape[-1] <= _SHARP
-        cells.append(f'<figure class="la-cell">{picture(content, words, sharp=sharp)}{below}</figure>')
+        cells.append(f'<figure class="la-cell">{picture(png(image), words, sharp=sharp)}{below}</figure>')
     remark = f'<p class="la-remark">{html.escape(part.remark)}</p>' if part.remark else ""
     narrow = columns if columns <= _NARROW else -(-columns // 2)
-    heat = " la-heat" if part.heat is not None else ""
     key, end = ("", "") if part.colour is None else (f'<span class="la-key" style="--la-colour:{part.colour}">', "</span>")
     return (
-        f'<section class="la-row{heat}"><h4>{key}{html.escape(part.title)}{end}</h4>{remark}'
+        f'<section class="la-row"><h2>{key}{html.escape(part.title)}{end}</h2>{remark}'
         f'<div class="la-cells" style="--la-columns:{columns};--la-narrow:{narrow}">{"".join(cells)}</div></section>'
     )
 

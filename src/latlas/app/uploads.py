@@ -12,6 +12,7 @@ from torch import Tensor
 
 from latlas.base.errors import ImageFormatError
 from latlas.base.shapes import ImageShape
+from latlas.data.decoding import UnreadableError, check_scans
 
 MOST_BYTES = 10_000_000
 MOST_PIXELS = 16_000_000
@@ -44,6 +45,7 @@ def read_upload(content: bytes, shape: ImageShape) -> Upload:
         )
     channels, height, width = shape
     try:
+        check_scans(content)  # else a file of 10 MB could keep a processor busy for twenty minutes
         # Opening reads the header alone: a picture that is too large is refused before its pixels are.
         with Image.open(io.BytesIO(content), formats=_FORMATS) as opened:
             _check_size(opened.size)
@@ -59,6 +61,8 @@ def read_upload(content: bytes, shape: ImageShape) -> Upload:
         ) from failure
     except ImageFormatError:
         raise
+    except UnreadableError as failure:
+        raise ImageFormatError(f"The picture {failure}. Save it again.") from failure
     except UnidentifiedImageError as failure:
         raise ImageFormatError(
             "The file holds no picture that can be read, whatever its name says. Give a PNG, JPEG, WebP, GIF or BMP."

@@ -9,6 +9,7 @@ from latlas.models.protocols import Autoencoder, LatentModel, require_autoencode
 from latlas.reports import figures, palette, pictures
 from latlas.reports.diagnosis import enlargement
 from latlas.reports.page import Block, Finding, Numbers, Picture, Report, Section, Table
+from latlas.reports.wording import images_in_words
 from latlas.samplers.sampler import Sampler
 from latlas.studies.calibrate import Calibration
 
@@ -58,7 +59,7 @@ def calibration_report(calibration: Calibration, model: LatentModel, heldout: Im
                 columns=_SHOWN,
                 enlarge=enlargement(heldout),
             ),
-            caption="Each row is one sampler, best first, all drawn from one seed.",
+            caption="Each row is one sampler, the best on the choosing half first, all drawn from one seed.",
             alt="Rows of generated images, one a sampler.",
             row_labels=tuple(sampler.name for sampler in shown),
         ),
@@ -74,7 +75,7 @@ def calibration_report(calibration: Calibration, model: LatentModel, heldout: Im
                 ]
                 for score in calibration.scores
             ],
-            caption="Variance ratio: variance of drawn codes over that of the codes fitted, before any renormalisation.",
+            caption="In the order of the choosing half. Variance ratio: variance of drawn codes over that of the codes fitted, before any renormalisation.",
         ),
     ]
     findings = [
@@ -87,7 +88,7 @@ def calibration_report(calibration: Calibration, model: LatentModel, heldout: Im
     ]
     return Report(
         title=f"Which sampler fits? {calibration.model}",
-        subtitle=f"Every sampler fitted on training codes, judged on held-out images of {calibration.heldout}.",
+        subtitle=f"Every sampler fitted on training codes, judged on images held out: {images_in_words(calibration.heldout)}.",
         summary=findings,
         sections=[Section(title="Evidence", lead="", blocks=blocks)],
         numbers=calibration.to_json(),

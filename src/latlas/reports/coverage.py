@@ -12,6 +12,7 @@ from latlas.reports.coverage_figures import missed_bars, score_histograms, share
 from latlas.reports.diagnosis import enlargement
 from latlas.reports.inversions import error_map
 from latlas.reports.page import Block, Finding, Numbers, Picture, Report, Section, Table, Words
+from latlas.reports.wording import images_in_words, percent
 from latlas.studies.coverage_record import Coverage, directions
 
 _SHOWN = 12  # landmarks side by side
@@ -31,11 +32,15 @@ def coverage_report(coverage: Coverage, model: LatentModel, *, chooser: LatentMo
     numbers = coverage.summary()
     return Report(
         title=f"What {coverage.model} misses",
-        subtitle=f"{len(coverage.support)} landmarks of {coverage.support.chosen_from}, beside random images of {coverage.control}.",
+        subtitle=f"{len(coverage.support)} landmarks of {images_in_words(coverage.support.chosen_from)}, beside random images: {images_in_words(coverage.control)}.",
         summary=coverage_findings(coverage),
         headline=Numbers(
             items=[
-                (f"{numbers['missed']} of {numbers['landmarks']}", "landmarks missed", f"at {coverage.level:.0%}, corrected"),
+                (
+                    f"{numbers['missed']} of {numbers['landmarks']}",
+                    "landmarks missed",
+                    f"at {percent(coverage.level)}, corrected",
+                ),
                 (f"{numbers['missed_sectors']} of {numbers['sectors']}", "sectors missed", "corrected over sectors"),
                 (coverage.error_over_control, "error over the control's", "landmarks are extremes"),
                 (f"{100 * coverage.null.apart:.0f} %", "of the control stands apart", "left out of the ranking"),
@@ -63,7 +68,7 @@ def coverage_findings(coverage: Coverage) -> list[Finding]:
             if missed
             else f"None of {count} landmarks can be called missed.",
             text=(
-                f"The level of {coverage.level:.0%} is nominal: ranks are exact for images exchangeable with the control, given "
+                f"The level of {percent(coverage.level)} is nominal: ranks are exact for images exchangeable with the control, given "
                 "that no second part of it is split off, and landmarks are extremes."
             ),
         )
@@ -130,7 +135,7 @@ def leaderboard_report(coverages: Sequence[Coverage], models: Sequence[LatentMod
     best, worst = ranked[0][0], ranked[-1][0]
     return Report(
         title=f"Coverage of {len(coverages)} models",
-        subtitle=f"{len(first.support)} landmarks of {first.support.chosen_from}, beside random images of {first.control}.",
+        subtitle=f"{len(first.support)} landmarks of {images_in_words(first.support.chosen_from)}, beside random images: {images_in_words(first.control)}.",
         summary=[
             Finding(
                 headline=f"{best.model} misses {int(best.missed.sum())} of {len(best.support)} landmarks, {worst.model} {int(worst.missed.sum())}.",
@@ -203,11 +208,11 @@ def _pictures(coverage: Coverage, model: LatentModel) -> Section:
         blocks=[
             Picture(
                 content=pictures.grid(
-                    pictures.rows(originals, drawn.clamp(0, 1), (maps / white).clamp(0, 1).expand_as(originals)),
+                    pictures.rows(originals, drawn.clamp(0, 1), pictures.heat(maps, white)),
                     columns=len(rows),
                     enlarge=enlargement(support.images),
                 ),
-                caption=f"From the worst on, with their sectors: {listed}. White in the last row is {white:.2g} and more.",
+                caption=f"From the worst on, with their sectors: {listed}. In the last row, the squared differences, black is none and white {white:.2g} and more.",
                 alt="Three rows: landmarks, the nearest images that the model was found to draw, the squared differences.",
                 row_labels=("landmark", "drawn", "error"),
             )
@@ -234,7 +239,10 @@ def _attributes(coverage: Coverage) -> Section:
                     ]
                     for row in rows[:_ATTRIBUTES]
                 ],
-                caption=f"The {min(len(rows), _ATTRIBUTES)} most over-represented of {len(rows)} attributes.",
+                caption=(
+                    f"The {min(len(rows), _ATTRIBUTES)} most over-represented of {len(rows)} attributes. Difference of the two shares missed, "
+                    "from and to the ends of its 95 % interval."
+                ),
             ),
         ]  # fmt: skip
     return Section(
@@ -255,7 +263,7 @@ def _meaning(coverage: Coverage, chooser: LatentModel | None) -> Section:
                 content=pictures.grid(torch.cat(strips), columns=len(strips[0]), enlarge=enlargement(support.images)),
                 caption=f"Each variable of the sectors, from {_SPAN:g} deviations below the mean landmark to {_SPAN:g} above, as {support.model} draws it.",
                 alt="One row a variable: its low end, the mean landmark, its high end.",
-                row_labels=tuple(str(variable) for variable in support.sectors.variables),
+                row_labels=tuple(f"variable {variable}" for variable in support.sectors.variables),
             )
         )
     if coverage.variables:

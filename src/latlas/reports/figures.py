@@ -2,6 +2,7 @@
 
 import io
 import math
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,9 +11,13 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 from matplotlib.ticker import MaxNLocator
 
 from latlas.reports import palette
+
+_BORDER = 3  # points between a title and the edge of a drawing
+_ROUNDS = 4  # of layout
 
 STYLE: Any = {
     "svg.fonttype": "none",  # text stays text: selectable, and drawn in the page's font
@@ -158,10 +163,11 @@ def p_value_steps(groups: Sequence[tuple[str, Sequence[float], str]], *, level: 
     with mpl.rc_context(STYLE):
         figure, (axes,) = stacked_axes(1, width=4.2, height=3.2)
         axes.plot([0, 1], [0, 1], color=palette.MUTED, lw=1, ls=":")
-        for label, values, colour in groups:
+        for place, (label, values, colour) in enumerate(groups):
+            wider = 0.9 * (len(groups) - 1 - place)  # of groups whose lines coincide each is seen
             ordered = np.sort(np.asarray(values))
             axes.step(np.concatenate([[0.0], ordered, [1.0]]), np.concatenate([[0.0], np.arange(1, len(ordered) + 1) / len(ordered), [1.0]]),
-                      where="post", color=colour, label=label, lw=1.6)  # fmt: skip
+                      where="post", color=colour, label=label, lw=1.6 + wider)  # fmt: skip
         axes.axvline(level, color=palette.INK, ls="--", lw=0.8)
         axes.set_xlabel("p-value")
         axes.set_ylabel("share of images at or below it")
@@ -230,9 +236,38 @@ def stacked_axes(rows: int, *, width: float, height: float) -> tuple[Figure, lis
 
 
 def as_svg(figure: Figure) -> str:
-    """Return the drawing alone, to stand inside a page."""
+    """Return the drawing alone, to stand inside a page, with titles that end within it."""
+    _keep_titles_whole(figure)
     stream = io.StringIO()
     figure.savefig(stream, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     text = stream.getvalue()
     # Only the drawing itself can stand inside a page, and its ink takes the page's text colour.
     return text[text.index("<svg") :].replace(palette.INK, "currentColor")
+
+
+def _keep_titles_whole(figure: Figure) -> None:
+    """Break titles that are wider than the figure, and move to the left those that end beyond it; the layout does neither."""
+    for _ in range(_ROUNDS):  # each time the layout follows the titles a little
+        figure.draw_without_rendering()
+        changed = [_made_whole(title, axes, figure.bbox.width) for axes in figure.axes for title in _titles(axes)]
+        if not any(changed):
+            return
+
+
+def _titles(axes: Axes) -> list[Text]:
+    words = axes.get_title(loc="left")
+    return [part for part in axes.get_children() if words and isinstance(part, Text) and part.get_text() == words]
+
+
+def _made_whole(title: Text, axes: Axes, width: float) -> bool:
+    """Return whether anything had to be done."""
+    extent, whole = title.get_window_extent(), width - 2 * _BORDER
+    if extent.width > whole:
+        longest = max(map(len, title.get_text().split("\n")))
+        title.set_text(textwrap.fill(" ".join(title.get_text().split()), int(longest * whole / extent.width)))
+        return True
+    shift = max(min(width - _BORDER - extent.x1, 0.0), _BORDER - extent.x0)
+    if abs(shift) < 0.5:
+        return False
+    title.set_x(title.get_position()[0] + shift / axes.bbox.width)
+    return True

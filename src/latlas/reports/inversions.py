@@ -17,6 +17,7 @@ from latlas.models.protocols import LatentModel, require_generator
 from latlas.reports import pictures
 from latlas.reports.diagnosis import enlargement
 from latlas.reports.page import Finding, Picture, Report, Section
+from latlas.reports.wording import images_in_words
 
 SHOWN = 12  # images of a group
 _SAMPLED = 2**20  # values that a quantile is taken of, at most about twice as many
@@ -54,14 +55,12 @@ class Group:
 
     def picture(self, white: float, enlarge: int) -> Picture:
         """Return three rows: originals, inversions, and error maps, in which `white` is drawn white."""
-        maps = (self.maps / white).clamp(0, 1).expand_as(self.originals)
+        rows = pictures.rows(self.originals, self.inverted, pictures.heat(self.maps, white))
         return Picture(
-            content=pictures.grid(
-                pictures.rows(self.originals, self.inverted, maps), columns=len(self.originals), enlarge=enlarge
-            ),
+            content=pictures.grid(rows, columns=len(self.originals), enlarge=enlarge),
             caption=(
                 f"{self.label[0].upper()}{self.label[1:]} ({', '.join(self.names)}), the nearest image that the decoder was found "
-                f"to make, and the squared difference: white is {white:.2g} and more, on a scale from 0 to 1."
+                f"to make, and the squared difference: black is none, white {white:.2g} and more; images have values from 0 to 1."
             ),
             alt=f"Three rows: {self.label}, their inversions, the squared differences.",
             row_labels=("image", "inversion", "error"),
@@ -81,7 +80,7 @@ def inversion_report(inversion: Inversion, images: ImageSet, model: LatentModel,
     rows = {"images with the largest errors": order[:SHOWN], "images with the smallest errors": order.flip(0)[:SHOWN]}
     groups = [Group.of(label, numbered(images, shown), inversion.codes[shown], model) for label, shown in rows.items()]
     return Report(
-        title=f"Codes of {model.name} for {images.name}",
+        title=f"Codes of {model.name} for {images_in_words(images.name)}",
         subtitle=f"{len(images):,} images, by descent from {listed(inversion.start_names)}.",
         summary=inversion_findings(inversion),
         sections=[

@@ -43,7 +43,7 @@ def write_latent_cloud(study: LatentCloudStudy, folder: str | Path, *, replace: 
         OutputExistsError: the folder already holds something.
     """
     with writing(folder, replace=replace) as beside:
-        (beside / TURNING).write_text(turning_page(study), encoding="utf-8")
+        (beside / TURNING).write_text(turning_page(study), encoding="utf-8", errors="backslashreplace")
         write_files(latent_cloud_report(study), beside)
     return Path(folder) / HTML
 

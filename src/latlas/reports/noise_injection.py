@@ -2,6 +2,7 @@
 
 from latlas.reports.page import Block, Finding, Numbers, Picture, Report, Section, Table
 from latlas.reports.sparsity_figures import noise_course
+from latlas.reports.wording import capital
 from latlas.studies.noise_events import EVENTS
 from latlas.studies.noise_injection import NoiseInjectionStudy, NoiseRun
 
@@ -61,7 +62,13 @@ def noise_injection_report(study: NoiseInjectionStudy) -> Report:
         subtitle="Growing noise on one variable of a trained VAE, an epoch a step, until its gain is below its KL; then none.",
         summary=noise_findings(study),
         sections=[
-            Section(title="Events", lead=f"{len(study.runs)} variables made worse, one at a time.", blocks=blocks),
+            Section(
+                title="Events",
+                lead="1 variable made worse."
+                if len(study.runs) == 1
+                else f"{len(study.runs)} variables made worse, one at a time.",
+                blocks=blocks,
+            ),
             Section(title="Courses", lead="The variables that had collapsed before are held so.", blocks=courses),
         ],
         numbers=study.to_json(),
@@ -81,7 +88,7 @@ def noise_findings(study: NoiseInjectionStudy) -> list[Finding]:
         )
     ]
     findings += [
-        Finding(level="note", headline=f"{_name(run)} departs from it.", text="; ".join(run.events.departures) + ".")
+        Finding(level="note", headline=f"{_name(run)} departs from it.", text=capital("; ".join(run.events.departures)) + ".")
         for run in study.runs
         if not run.events.as_published
     ]

@@ -10,7 +10,7 @@ from latlas.measurements.ordering import UNITS, Ordering, rank_agreement
 from latlas.reports import figures, palette
 from latlas.reports.page import Block, Finding, Numbers, Picture, Report, Section, Table
 from latlas.reports.traversals import Traversals, traversal_blocks
-from latlas.reports.wording import images_in_words
+from latlas.reports.wording import capital, images_in_words
 
 _BARS = 24  # variables in the chart, at most
 
@@ -206,7 +206,7 @@ def _alternative_blocks(orderings: Sequence[Ordering]) -> list[Block]:
             caption=(
                 "Agreement of two orders over all variables: 1 the same, about 0 unrelated. "
                 + ("A fast order is rough beyond its top, which lowers it. " if any(each.fast for each in orderings) else "")
-                + "; ".join(f"{_NAMES[ordering.by]} on {ordering.count:,} images" for ordering in orderings)
+                + capital("; ".join(f"{_NAMES[ordering.by]} on {ordering.count:,} images" for ordering in orderings))
                 + "."
             ),
         ),

@@ -1,6 +1,7 @@
 """A report: a title, findings in words, sections of pictures and tables; written as one self-contained HTML file."""
 
 import base64
+import itertools
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,6 +20,7 @@ HTML = "report.html"
 JSON = "report.json"
 
 _COMMAND = re.compile(r"`([^`]+)`")
+_WIDTH = re.compile(r"<svg[^>]*\swidth=\"([0-9.]+)(pt|px)?\"")  # of a drawing, which begins with it
 _SENTENCE = 32  # letters from which a cell is read as a sentence
 
 Level = Literal["good", "note", "warning"]
@@ -53,6 +55,12 @@ class Picture:
         if isinstance(self.content, str):
             return Markup(self.content)  # drawn by latlas.reports.figures, never by a user
         return Markup("data:image/png;base64," + base64.b64encode(self.content).decode())
+
+    @property
+    def width(self) -> str:
+        """Return how wide a drawing was meant to be, as CSS has it; nothing where it does not say so."""
+        found = _WIDTH.match(self.content) if isinstance(self.content, str) else None
+        return "" if found is None else f"{found[1]}{found[2] or 'px'}"
 
     @property
     def is_svg(self) -> bool:
@@ -142,8 +150,20 @@ def render(report: Report) -> str:
     )
     environment.filters["number"] = format_number
     environment.filters["commands"] = with_commands
+    environment.filters["together"] = _together
     template = resources.files("latlas.reports").joinpath("templates/report.html.j2").read_text(encoding="utf-8")
-    return environment.from_string(template).render(report=report)
+    return environment.from_string(template).render(
+        report=report, parts=list(zip(_anchors(report), report.sections, strict=True))
+    )
+
+
+def _anchors(report: Report) -> list[str]:
+    """Return an address for each section, no two alike: two models may bear one name."""
+    found: list[str] = []
+    for section in report.sections:
+        free = (f"{section.anchor or 'section'}{f'-{number}' if number > 1 else ''}" for number in itertools.count(1))
+        found.append(next(anchor for anchor in free if anchor not in found))
+    return found
 
 
 def write_report(report: Report, folder: str | Path, *, replace: bool = False) -> Path:
@@ -159,9 +179,15 @@ def write_report(report: Report, folder: str | Path, *, replace: bool = False) -
 
 def write_files(report: Report, folder: Path) -> None:
     """Write page, numbers and config into a folder that `writing` gave; call it last."""
-    (folder / HTML).write_text(render(report), encoding="utf-8")
+    # A file's name need be no text, and it stands in titles.
+    (folder / HTML).write_text(render(report), encoding="utf-8", errors="backslashreplace")
     write_json(folder / JSON, report.numbers)
     write_config(folder, kind=KIND, settings={"title": report.title}, provenance=report.provenance)
+
+
+def _together(text: str) -> str:
+    """Return a text in whose numbers no line breaks before the sign of percent."""
+    return text.replace(" %", "\u00a0%")
 
 
 def with_commands(text: str) -> Markup:

@@ -13,7 +13,7 @@ from latlas.models.protocols import LatentModel, require_autoencoder
 from latlas.reports import figures, palette, pictures
 from latlas.reports.diagnosis import enlargement, reconstruct
 from latlas.reports.page import Block, Finding, Numbers, Picture, Report, Section, Table
-from latlas.reports.wording import counted_images, images_in_words
+from latlas.reports.wording import capital, counted_images, images_in_words
 from latlas.studies.pruning import PrunedModel
 
 _SHOWN = 12  # images a row
@@ -53,7 +53,7 @@ def pruning_report(result: PrunedModel, original: LatentModel, images: ImageSet)
         Numbers(
             items=[
                 (f"{len(result.kept)} of {result.variables}", "variables kept", f"{result.latents.active_count} are active"),
-                (errors.before, "error before", f"squared, per pixel, on {errors.images}"),
+                (errors.before, "error before", f"squared, per pixel, on {images_in_words(errors.images)}"),
                 (errors.after, "error after", _change(result)),
                 (errors.largest_output_difference, "largest difference", "from the original with removed variables held"),
             ]
@@ -68,7 +68,7 @@ def pruning_report(result: PrunedModel, original: LatentModel, images: ImageSet)
         ),
         Picture(
             content=pictures.grid(pictures.rows(*strips), columns=len(some), enlarge=enlargement(images)),
-            caption=f"Images of {images.name}, what the original makes of them, and what the pruned model makes of them.",
+            caption=f"{capital(counted_images(some.name, len(some)))}, what the original makes of them, and what the pruned model makes of them.",
             alt="Three rows of images: originals, reconstructions before and after pruning.",
             row_labels=("original", "before", "pruned"),
         ),
@@ -85,7 +85,7 @@ def pruning_report(result: PrunedModel, original: LatentModel, images: ImageSet)
             ),
             rows=[[row[key] for key in keys] for row in table],
             caption=(
-                f"One row a latent variable of {result.original}, measured on {result.images}. Becomes: its place in the new codes; a "
+                f"One row a latent variable of {result.original}, measured on {images_in_words(result.images)}. Becomes: its place in the new codes; a "
                 "dash where it was removed, and is held at the constant."
             ),
             dim=[row["becomes"] is None for row in table],
@@ -115,7 +115,7 @@ def pruning_findings(result: PrunedModel) -> list[Finding]:
             level="good" if errors.relative_change <= _UNCHANGED else "note",
             headline=f"{kept} of {total} latent variables are kept, and the error {_change(result)}.",
             text=(
-                f"Squared error per pixel on {errors.count:,} images of {errors.images}: {errors.before:.4g} before, {errors.after:.4g} "
+                f"Squared error per pixel on {counted_images(errors.images, errors.count)}: {errors.before:.4g} before, {errors.after:.4g} "
                 f"after.{lost}"
             ),
         ),

@@ -1,7 +1,7 @@
 """Range tests, as a section of a page."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from latlas.data.images import ImageSet
 from latlas.models.protocols import LatentModel
@@ -9,7 +9,7 @@ from latlas.reports import figures, palette
 from latlas.reports.diagnosis import enlargement
 from latlas.reports.inversions import SHOWN, Group, listed, numbered, same_scale
 from latlas.reports.page import Block, Finding, Numbers, Picture, Report, Section, Table
-from latlas.reports.wording import capital, counted_images
+from latlas.reports.wording import capital, counted_images, percent
 from latlas.studies.range_calibration import ENOUGH_RECOVERED, RangeCalibration
 from latlas.studies.range_test import RangeResult
 
@@ -81,12 +81,11 @@ def range_section(results: Mapping[str, RangeResult], judged: Mapping[str, Image
         ),
     ]
     if "images" in results:
-        blocks += group_pictures(results["images"], judged["images"], model)
+        beside = [_farthest(name, results, judged, model) for name in ("reference", "support") if name in judged]
+        blocks += group_pictures(results["images"], judged["images"], model, beside=beside)
     else:
-        outside = next((name for name in ("fashion", "digits") if name in results), "own")
-        blocks.append(_strips(results[outside], judged[outside], model, label=LABELS[outside]))
-        if "digits" in results and outside != "digits":
-            blocks.append(_strips(results["digits"], judged["digits"], model, label=LABELS["digits"]))
+        shown = [name for name in ("fashion", "digits") if name in results] or ["own"]
+        blocks += same_scale([_farthest(name, results, judged, model) for name in shown], enlargement(judged[shown[0]]))
     blocks.append(
         Picture(
             content=figures.p_value_steps(
@@ -249,13 +248,11 @@ def range_report(
             if given is not None:
                 judged[name] = given
     section = range_section(results, judged, model)
-    beside = [name for name in ("reference", "support") if name in judged]
-    blocks = [*section.blocks, *(_strips(results[name], judged[name], model, label=LABELS[name]) for name in beside)]
     return Report(
         title=f"Can {result.generator} make these images?",
         subtitle=f"{capital(counted_images(result.images, len(images)))}, judged against the generator's own samples.",
         summary=section.findings,
-        sections=[Section(title="Evidence", lead=section.lead, blocks=blocks)],
+        sections=[Section(title="Evidence", lead=section.lead, blocks=section.blocks)],
         numbers=result.to_json(),
         provenance=result.provenance,
         details={"generator": result.generator, "images": result.images},
@@ -270,19 +267,16 @@ def rejection_threshold(calibration: RangeCalibration, level: float) -> float:
     return float(ordered[len(ordered) - 1 - min(allowed, len(ordered) - 1)])
 
 
-def percent(share: float) -> str:
-    """Return a share in percent, with the digits that it has.
-
-    >>> percent(0.05), percent(0.005)
-    ('5%', '0.5%')
-    """
-    return f"{100 * share:g}%"
-
-
-def group_pictures(result: RangeResult, images: ImageSet, model: LatentModel) -> list[Picture]:
+def group_pictures(result: RangeResult, images: ImageSet, model: LatentModel, *, beside: Sequence[Group] = ()) -> list[Picture]:
     """Return a picture of own samples, one of images in range and one of images out of range, with one scale of errors.
 
     Where no verdict is given, the images stand in one group.
+
+    Args:
+        result: of the test.
+        images: that were judged.
+        model: the generator.
+        beside: further groups, which follow on the same scale.
     """
     base = result.calibration
     order = result.errors.argsort(descending=True)
@@ -297,10 +291,12 @@ def group_pictures(result: RangeResult, images: ImageSet, model: LatentModel) ->
         if len(rows):
             shown = rows[:SHOWN]
             groups.append((label, numbered(images, shown), result.inversion.codes[shown]))
-    return same_scale([Group.of(label, members, codes, model) for label, members, codes in groups], enlargement(images))
+    found = [Group.of(label, members, codes, model) for label, members, codes in groups]
+    return same_scale([*found, *beside], enlargement(images))
 
 
 def _table(results: Mapping[str, RangeResult]) -> Table:
+    first = next(iter(results.values()))
     summaries = {name: result.summary() for name, result in results.items()}
     featured = any(result.feature_p_values is not None for result in results.values())
     return Table(
@@ -308,7 +304,7 @@ def _table(results: Mapping[str, RangeResult]) -> Table:
             "images",
             "count",
             "median error",
-            "rejected at level",
+            f"rejected at {percent(first.level)}",
             "after correction",
             "after Holm's",
             "against other digits" if "digits" in results else "against reference",
@@ -319,23 +315,28 @@ def _table(results: Mapping[str, RangeResult]) -> Table:
                 LABELS[name],
                 len(result.errors),
                 float(result.errors.median()),
-                summaries[name]["rejected"],
-                summaries[name]["rejected_after_correction"],
-                summaries[name]["rejected_after_holm"],
-                summaries[name]["rejected_against_reference"],
-                *((summaries[name]["rejected_by_features"],) if featured else ()),
+                _share(summaries[name]["rejected"]),
+                _share(summaries[name]["rejected_after_correction"]),
+                _share(summaries[name]["rejected_after_holm"]),
+                _share(summaries[name]["rejected_against_reference"]),
+                *((_share(summaries[name]["rejected_by_features"]),) if featured else ()),
             ]
             for name, result in results.items()
         ],
         caption=(
             "Errors are squared, per pixel, of values in [0, 1]; two unrelated own samples differ by "
-            f"{next(iter(results.values())).calibration.unrelated_error:.3g}. Corrections over the images: Benjamini and Hochberg, "
+            f"{first.calibration.unrelated_error:.3g}. Corrections over the images: Benjamini and Hochberg, "
             "then Holm. Against reference: each image is ranked among images of the kind that the model was trained on."
         ),
     )
 
 
-def _strips(result: RangeResult, images: ImageSet, model: LatentModel, *, label: str) -> Picture:
+def _share(value: float | None) -> str | None:
+    return None if value is None else f"{100 * value:.1f} %"
+
+
+def _farthest(name: str, results: Mapping[str, RangeResult], judged: Mapping[str, ImageSet], model: LatentModel) -> Group:
+    result = results[name]
     shown = result.errors.argsort(descending=True)[:SHOWN]
-    group = Group.of(f"the {label} that lie farthest out", numbered(images, shown), result.inversion.codes[shown], model)
-    return same_scale([group], enlargement(images))[0]
+    members = numbered(judged[name], shown)
+    return Group.of(f"the {LABELS[name]} that lie farthest out", members, result.inversion.codes[shown], model)

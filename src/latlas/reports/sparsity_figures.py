@@ -10,6 +10,7 @@ from matplotlib.ticker import MaxNLocator
 from latlas.numerics.posteriors import ACTIVE_VARIANCE
 from latlas.reports import palette
 from latlas.reports.figures import STYLE, as_svg, stacked_axes
+from latlas.reports.wording import percent
 from latlas.training.noise_injection import NoiseEpoch
 
 _FLOOR = 1e-5  # variances are drawn on a logarithmic scale
@@ -133,5 +134,5 @@ def law_by_model(models: Sequence[tuple[str, Sequence[float], Sequence[bool]]], 
         axes.set_yticks(range(len(models)), [label for label, _, _ in models], fontsize=8)
         axes.invert_yaxis()
         axes.set_xlabel("variance of means + mean posterior variance")
-        axes.set_title(f"Active variables (blue), collapsed ones (grey), mean of all (bar); band: within {bound:.0%} of 1")
+        axes.set_title(f"Active variables (blue), collapsed ones (grey), mean of all (bar); band: within {percent(bound)} of 1")
         return as_svg(figure)

@@ -49,7 +49,7 @@ def support_section(
     blocks: list[Block] = [
         Numbers(
             items=[
-                (len(support), "images", f"of {support.chosen_from}"),
+                (len(support), "images", f"of {images_in_words(support.chosen_from)}"),
                 (
                     f"{support.inhabited} of {support.sectors.count}",
                     "sectors inhabited",

@@ -76,9 +76,10 @@ def strip(traversals: Traversals, start: int) -> bytes:
     The differences of all rows share one scale, on which the largest is white.
     """
     lines = traversals.images[start].clamp(0.0, 1.0)
-    ends = pictures.difference(lines[:, -1], lines[:, 0])
+    ends = pictures.difference(lines[:, -1], lines[:, 0]).mean(dim=1, keepdim=True)
+    maps = pictures.heat(ends, max(float(ends.amax()), 1e-6))
     shown = lines[:, ::2] if lines.shape[1] > 2 else lines
-    rows = torch.cat([shown, (ends / ends.amax().clamp(min=1e-6))[:, None]], dim=1)
+    rows = torch.cat([shown.expand(-1, -1, 3, -1, -1), maps[:, None]], dim=1)
     return pictures.grid(rows.flatten(0, 1), columns=rows.shape[1], enlarge=traversals.enlarge)
 
 
@@ -109,15 +110,15 @@ def still(traversals: Traversals) -> bytes:
 
 def traversal_blocks(traversals: Traversals) -> list[Block]:
     """Return the strips, one for each start, and the picture that moves; it stands still for those who ask for less motion."""
-    low, high = traversals.values[0], traversals.values[-1]
+    low, high = (f"{value:g}".replace("-", "−") for value in (traversals.values[0], traversals.values[-1]))
     what = "channel, at all its positions," if traversals.spatial else "variable"
     labels = _labels(traversals)
     blocks: list[Block] = [
         Picture(
             content=strip(traversals, start),
             caption=(
-                f"From the code of {name}: each {what} in turn from {low:g} to {high:g}, most informative on top. Right: where the "
-                "two ends differ, on one scale for all rows."
+                f"From the code of {name}: each {what} in turn from {low} to {high}, most informative on top. Right: where the "
+                "two ends differ, from black (nowhere) to white (most), on one scale for all rows."
             ),
             alt=f"Rows of images in which one {what.split(',')[0]} changes, from the code of {name}.",
             row_labels=labels,
@@ -128,7 +129,7 @@ def traversal_blocks(traversals: Traversals) -> list[Block]:
         Picture(
             content=_moving(traversals),
             caption=(
-                f"The same lines as a picture that moves, from {low:g} to {high:g} and back; a column for each starting code "
+                f"The same lines as a picture that moves, from {low} to {high} and back; a column for each starting code "
                 f"({', '.join(traversals.starts)})."
             ),
             alt=f"The images of {', '.join(labels)} changing together.",

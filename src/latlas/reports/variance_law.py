@@ -3,6 +3,7 @@
 from latlas.reports.page import Block, Finding, Numbers, Picture, Report, Section, Table
 from latlas.reports.sparsity import PUBLISHED, PUBLISHED_COLLAPSED
 from latlas.reports.sparsity_figures import law_by_model, law_over_time
+from latlas.reports.wording import percent
 from latlas.studies.variance_law import BOUND, FAR, VarianceLawPoint, VarianceLawStudy
 
 _DRAWN = 4  # trainings over time
@@ -13,7 +14,7 @@ def variance_law_report(study: VarianceLawStudy) -> Report:
     blocks: list[Block] = [
         Numbers(
             items=[
-                (f"{study.agreeing} of {len(study.points)}", f"models within {BOUND:.0%} of 1", "mean over variables"),
+                (f"{study.agreeing} of {len(study.points)}", f"models within {percent(BOUND)} of 1", "mean over variables"),
                 (min(point.low for point in study.points), "smallest sum", "of any variable"),
                 (max(point.high for point in study.points), "largest sum", "of any variable"),
             ]
@@ -56,7 +57,7 @@ def law_findings(study: VarianceLawStudy) -> list[Finding]:
     findings = [
         Finding(
             level="good" if study.agreeing == len(study.points) else "note",
-            headline=f"The mean over variables is within {BOUND:.0%} of 1 in {study.agreeing} of {len(study.points)} models.",
+            headline=f"The mean over variables is within {percent(BOUND)} of 1 in {study.agreeing} of {len(study.points)} models.",
             text=", ".join(f"{p.model} ({p.mean:.2f})" for p in study.points if not p.agrees),
         )
     ]
@@ -67,7 +68,7 @@ def law_findings(study: VarianceLawStudy) -> list[Finding]:
             findings.append(
                 Finding(
                     level="note",
-                    headline=f"{point.model}: {len(point.far)} of {len(point.variables)} variables are more than {FAR:.0%} from 1.",
+                    headline=f"{point.model}: {len(point.far)} of {len(point.variables)} variables are more than {percent(FAR)} from 1.",
                     text=f"{names}{rest}: {'; '.join(point.causes)}.",
                 )
             )

@@ -41,6 +41,15 @@ def counted_images(name: str, count: int) -> str:
     return f"{count:,} images of {name}" if words == name else words
 
 
+def percent(share: float) -> str:
+    """Return a share in percent, with the digits that it has, written as all reports write it.
+
+    >>> percent(0.05), percent(0.005), percent(0.07)
+    ('5 %', '0.5 %', '7 %')
+    """
+    return f"{100 * share:g} %"
+
+
 def capital(text: str) -> str:
     """Return a text as the beginning of a sentence.
 

@@ -133,6 +133,15 @@ def traversal(atlas: Atlas, chart: Chart, variable: int, image: int = 0, progres
     )
 
 
+def written(value: float) -> str:
+    """Return a number of the table as it stands there, 0 without a sign.
+
+    >>> written(0.12345), written(-0.00001)
+    ('0.1235', '0.0000')
+    """
+    return f"{value:z.4f}"
+
+
 def _plain(value: Any) -> Any:
     if isinstance(value, float):
         return round(value, 6) if math.isfinite(value) else None

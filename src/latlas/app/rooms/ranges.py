@@ -10,7 +10,7 @@ from torch import Tensor
 
 from latlas.app.calibrations import calibration, generator_of
 from latlas.app.charts import Atlas, Chart
-from latlas.app.markup import as_cpu, heat_png, picture, png
+from latlas.app.markup import as_cpu, heat_png, heat_scale, picture, png
 from latlas.base.errors import ImageFormatError
 from latlas.base.progress import Progress, silent
 from latlas.base.seeds import generator
@@ -18,6 +18,7 @@ from latlas.data.images import ImageSet, to_pixels
 from latlas.measurements.reconstruction import decode_batches
 from latlas.models.protocols import Decoder
 from latlas.reports.inversions import error_map
+from latlas.reports.wording import percent
 from latlas.studies.range_test import RangeResult, range_test
 
 MOST = 6  # images judged at once
@@ -30,6 +31,7 @@ _OWN = 4  # own samples shown beside
 class Judged:
     """Images with their inversions and verdicts, and own samples with theirs."""
 
+    model: str  # label of the chart whose verdicts these are
     result: RangeResult
     words: tuple[str, ...]
     originals: Float[Tensor, "n c h w"]
@@ -38,8 +40,8 @@ class Judged:
     own_inverted: Float[Tensor, "m c h w"]
 
     @property
-    def full(self) -> float:
-        """The squared error that maps draw in full colour: one scale for all images, own samples included."""
+    def white(self) -> float:
+        """The squared error that maps draw white: one scale for all images, own samples included."""
         maps = torch.cat([error_map(self.originals, self.inverted).flatten(), error_map(self.own, self.own_inverted).flatten()])
         return max(float(maps[:: max(1, len(maps) // 2**20)].quantile(0.99)), 1e-6)
 
@@ -81,6 +83,7 @@ def judge(atlas: Atlas, chart: Chart, images: Sequence[Tensor], words: Sequence[
     result = range_test(drawing, given, level=LEVEL, calibration=base, progress=progress)
     own = base.examples.slice(0, _OWN)
     return Judged(
+        model=chart.label,
         result=result,
         words=tuple(words),
         originals=given.tensor(),
@@ -91,30 +94,28 @@ def judge(atlas: Atlas, chart: Chart, images: Sequence[Tensor], words: Sequence[
 
 
 def pictures(found: Judged) -> str:
-    """Return each image with its inversion, error map and verdict, then own samples in the same form."""
-    full = found.full
+    """Return each image with its inversion, error map and verdict, and whose it is; then own samples in the same form."""
+    white, asked = found.white, f"{found.model}, level {percent(found.result.level)}"
     cards = []
     for place, word in enumerate(found.words):
-        verdict = found.verdict(place)
         p_value, error = float(found.result.p_values[place]), float(found.result.errors[place])
-        text = f"p = {p_value:.2f}, error {error:.2g}"
-        cards.append(_card(word, verdict, text, found.originals[place], found.inverted[place], full))
+        lines = (f"p = {p_value:.2f}, error {error:.2g}", asked)
+        cards.append(_card(word, found.originals[place], found.inverted[place], white, lines, found.verdict(place)))
     own = [
         _card(
             f"own sample {place + 1}",
-            "own",
-            f"error {float(found.result.calibration.errors[place]):.2g}",
             found.own[place],
             found.own_inverted[place],
-            full,
+            white,
+            (f"error {float(found.result.calibration.errors[place]):.2g}", found.model),
         )
         for place in range(len(found.own))
     ]
     return (
         f'<div class="la-cards">{"".join(cards)}</div>'
-        "<h4>For comparison, images that the model can make for certain: its own samples</h4>"
-        f'<div class="la-cards">{"".join(own)}</div>'
-        f'<p class="la-remark">Errors are squared, per pixel, of values from 0 to 1. In their maps full colour is {full:.2g} and more.</p>'
+        f"<h2>For comparison, images that {html.escape(found.model)} can make for certain: its own samples</h2>"
+        f'<div class="la-cards">{"".join(own)}</div>{heat_scale(white)}'
+        '<p class="la-remark">The error of an image is the mean of these; images have values from 0 to 1.</p>'
     )
 
 
@@ -126,7 +127,7 @@ def explained(found: Judged) -> str:
         f"Each image was inverted with a small budget, {base.budget.steps} steps from each start, and its error ranked among those of "
         f"{count} of the model's own samples, inverted in the same way. p is the share of own samples, this image counted in, that do "
         f"no better; it cannot be below {1 / (count + 1):.2g}. At p up to {LEVEL:g} an image is called out of range: of images in range "
-        f"{100 * LEVEL:.0f} % are, too. {100 * base.recovered:.0f} % of the own samples were brought back, and of "
+        f"{percent(LEVEL)} are, too. {100 * base.recovered:.0f} % of the own samples were brought back, and of "
         f"{100 * base.agreeing:.0f} % two starts agreed."
     )
     if not found.result.verdict_given:
@@ -137,20 +138,20 @@ def explained(found: Judged) -> str:
     return text
 
 
-def _card(word: str, verdict: str, text: str, original: Tensor, inverted: Tensor, full: float) -> str:
+def _card(word: str, original: Tensor, inverted: Tensor, white: float, lines: Sequence[str], verdict: str | None = None) -> str:
     sharp = original.shape[-1] <= 256
     error = error_map(original[None], inverted[None])[0]
     parts = (
         (picture(png(original), f"{word}, the image", sharp=sharp), "image"),
         (picture(png(inverted), f"{word}, the nearest image that the model was found to make", sharp=sharp), "inversion"),
-        (picture(heat_png(error, full), f"{word}, where the two differ", sharp=sharp), "error"),
+        (picture(heat_png(error, white), f"{word}, where the two differ", sharp=sharp), "error"),
     )
     cells = "".join(f'<figure class="la-cell">{shown}<figcaption>{name}</figcaption></figure>' for shown, name in parts)
-    kind = verdict.replace(" ", "-")
-    badge = "" if verdict == "own" else f'<strong class="la-verdict la-{kind}">{verdict}</strong> '
+    badge = "" if verdict is None else f'<strong class="la-verdict la-{verdict.replace(" ", "-")}">{verdict}</strong> '
+    told = "".join(f"<p>{html.escape(line)}</p>" for line in lines)
     return (
-        f'<section class="la-card"><div class="la-cells la-heat-last" style="--la-columns:3;--la-narrow:3">{cells}</div>'
-        f"<p>{badge}<span>{html.escape(word)}</span></p><p>{html.escape(text)}</p></section>"
+        f'<section class="la-card"><div class="la-cells" style="--la-columns:3;--la-narrow:3">{cells}</div>'
+        f"<p>{badge}<span>{html.escape(word)}</span></p>{told}</section>"
     )
 
 

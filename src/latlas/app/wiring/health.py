@@ -47,7 +47,7 @@ def build(atlas: Atlas, model: Any) -> Opening:
 
     def styled(lines: list[list[Any]]) -> Any:
         frame = pd.DataFrame(lines, columns=list(room.COLUMNS))
-        digits = dict.fromkeys(list(room.COLUMNS)[2:], "{:.4f}")
+        digits = dict.fromkeys(list(room.COLUMNS)[2:], room.written)
         return frame.style.format(digits, na_rep="–")
 
     @told(7)

@@ -1,5 +1,6 @@
 """Room 4 on the page: pictures to judge, and the verdicts."""
 
+import html
 from typing import Any
 
 from latlas.app.charts import Atlas
@@ -40,6 +41,7 @@ def build(atlas: Atlas, model: Any) -> Opening:
                 height=UPLOAD,
                 elem_id="range-upload",
             )
+            again = gr.Button("Judge your pictures again", size="md", visible=False, elem_id="range-again")
             tried = gr.Button(f"Try {room.TRIED} images of the data", size="md", elem_id="range-try")
         with gr.Column(scale=3, min_width=300):
             pictures = gr.HTML(_HINT, elem_id="range-pictures", elem_classes="la-waits")
@@ -55,16 +57,20 @@ def build(atlas: Atlas, model: Any) -> Opening:
     def fill(label: str, _progress: Any = waiting, judged: str | None = None) -> list[Any]:
         atlas.chart(label)
         # On a busy server a room may be filled after its first question was answered: only another model's verdicts go.
-        return [gr.skip()] * (len(drawn) + 1) if judged in (None, label) else ["", _HINT, ""]
+        if judged in (None, label):
+            return [gr.skip()] * (len(drawn) + 1)
+        gone = f'<p class="la-remark">The verdicts that stood here were those of {html.escape(str(judged))}.</p>'
+        return ["", gone + _HINT, ""]
 
-    @told(len(drawn) + 2)
+    @told(len(drawn) + 3)
     def take(label: str, progress: Any = waiting, files: Any = None) -> list[Any]:
         if not files:
-            return [None, "", _HINT, ""]
+            return [None, gr.update(visible=False), "", _HINT, ""]
         if len(files) > room.MOST:  # before any is read: a small file may be a large picture
             raise ImageFormatError(f"At most {room.MOST} pictures are judged at once, got {len(files)}. Choose fewer.")
         images, done = images_in(files, atlas.chart(label))
-        return [label, done, *draw(label, images, [f"picture {place + 1}" for place in range(len(images))], progress)]
+        names = [f"picture {place + 1}" for place in range(len(images))]
+        return [label, gr.update(visible=True), done, *draw(label, images, names, progress)]
 
     @told(len(drawn) + 3)
     def attempt(label: str, progress: Any = waiting, seed: int = 0) -> list[Any]:
@@ -72,10 +78,10 @@ def build(atlas: Atlas, model: Any) -> Opening:
         return [label, seed + 1, "", *draw(label, images, names, progress)]
 
     gr.on(
-        [upload.upload, upload.clear],
+        [upload.upload, upload.clear, again.click],
         take,
         [model, upload],
-        [note, judged, remark, *drawn],
+        [note, judged, again, remark, *drawn],
         show_progress="full",
         show_progress_on=[pictures],
         **PRIVATE,

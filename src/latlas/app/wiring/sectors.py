@@ -23,7 +23,7 @@ def build(atlas: Atlas, model: Any) -> Opening:
     gr.HTML(
         intro(
             "A sector holds the images whose codes lie beyond a threshold, above (+) or below (−) the mean, in each variable that is "
-            "not set to “any”."
+            "not set to “any”. Gain is by how much the squared error per pixel grows when a variable is set to 0."
         )
     )
     note = gr.HTML(elem_classes="la-quiet")
