@@ -212,7 +212,7 @@ def _bounds(parts: dict[str, dict[str, Any]]) -> list[str]:
 def kl_curve_markdown(record: dict[str, Any]) -> str:
     """Return the table of docs/reproductions/kl-curve.md."""
     part = record["kl-curve"]
-    columns = ["ρ = σ / |μ|", "σ² of least KL, published: ρ² / (1 + ρ²)", "found by search", "least KL, nats"]
+    columns = ["ratio ρ of deviation to mean", "σ² of least KL, published: ρ² / (1 + ρ²)", "found by search", "least KL, nats"]
     rows = [
         [f"{found['ratio']:g}", f"{found['minimum']:.6f}", f"{found['found_minimum']:.6f}", f"{found['found_kl_nats']:.4f}"]
         for found in part["curves"]

@@ -104,8 +104,8 @@ def _bounds(networks: dict[str, Any]) -> list[str]:
             (
                 "change of the test error",
                 abs(found["relative_change"]) <= LARGEST_CHANGE,
-                f"{found['relative_change']:+.3%}",
-                f"at most {LARGEST_CHANGE:.1%}",
+                f"{100 * found['relative_change']:+.3f} %",
+                f"at most {100 * LARGEST_CHANGE:.1f} %",
             ),
         ):
             lines.append(f"{'kept' if kept else 'MISSED'}: {name}: {what} = {value}, {bound}")
@@ -127,7 +127,7 @@ def markdown(record: dict[str, Any]) -> str:
                 f"{found['kept']} of {found['variables']}",
                 f"{found['largest_output_difference']:.1e}",
                 f"{found['error_before']:.5f}",
-                f"{found['relative_change']:+.3%} ± {found['relative_standard_error']:.3%}",
+                f"{100 * found['relative_change']:+.3f} % ± {100 * found['relative_standard_error']:.3f} %",
                 f"{found['parameters_before']:,} → {found['parameters_after']:,}",
             ]
         )

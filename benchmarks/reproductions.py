@@ -155,7 +155,8 @@ def _without_kl(measured: Measured) -> str:
 
 def _noise(measured: Measured) -> str:
     found = measured["sparsity"]["noise_injection"]
-    return f"in the published order in {found['as_published']} of {found['of']} runs"
+    ordered = found["orders"].get("rise, crossing, collapse, recovery", 0)
+    return f"in the published order in {ordered} of {found['of']} runs, with a sudden collapse and a late return in {found['as_published']}"
 
 
 def _least_kl(measured: Measured) -> str:

@@ -58,7 +58,7 @@ ALSO = (
 # what the table says of a key
 WORDS = {
     "diagnosis.sparse.active": "latent variables that the 784-256-64-32-16 VAE uses, of 16 (the posts: 8)",
-    "diagnosis.sparse.zeroing_collapsed_relative_change": "change of its test error when the others are set to 0",
+    "diagnosis.sparse.zeroing_collapsed_relative_change": "relative change of its test error when the others are set to 0",
     "diagnosis.sparse.variance_law_mean": "variance law, mean over variables (1 where the code is stationary)",
     "diagnosis.sparse.variance_loss_over_mse": "variance loss over squared error (the posts: about 1)",
     "map.type1.M_over_target_R": "relocation into another training, over that model's own reconstruction error",
