@@ -20,7 +20,7 @@ _FENCE = "---"
 # What the errors of a comparison say; one that is not listed is shown without words.
 _MEANINGS = {
     "M": "the target decodes the relocated codes",
-    "target_R": "the target's own reconstruction: the best possible",
+    "target_R": "the target's own reconstruction: what a perfect map would give",
     "R": "the source's own reconstruction",
     "decode_encode": "decode with the source, encode with the target: the way that the map replaces",
     "round_trip": "the source decodes codes carried there and back",

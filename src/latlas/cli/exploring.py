@@ -13,7 +13,7 @@ def explore(
     models: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[MODEL]...",
+            metavar="MODEL",
             help=f"Models to look at, {MODELS}",
             show_default="those of digits and avatars that latlas carries",
         ),

@@ -96,7 +96,7 @@ def _headline(comparison: Comparison, record: Mapping[str, Any]) -> Numbers:
     pairs = evidence.get("pairs", evidence.get("codes"))
     return Numbers(
         items=[
-            (record["M_over_target_R"], "M over the best possible", "the target's own reconstruction has 1"),
+            (record["M_over_target_R"], "M over the target's own error", "the target's own reconstruction has 1"),
             (record["recovered_share"], "recovered share", "0: the mean code; 1: the target's own codes"),
             (record["M_over_decode_encode"], "M over decode-encode", "the route through image space"),
             (record["L_over_target_variance"], "share of latent variance lost", "L error over the variance of target codes"),
@@ -138,7 +138,7 @@ def _errors(comparison: Comparison) -> Sequence[tuple[str, str, Error, str]]:
             "target_R",
             "target R",
             comparison.target_R,
-            known if target_known else "target reconstructs the image: the best possible",
+            known if target_known else "target reconstructs the image: what a perfect map would give",
         ),
         ("R", "R", comparison.R, known if source_known else "source reconstructs the image"),
         ("decode_encode", "decode-encode", comparison.decode_encode, "target reconstructs the source's reconstruction"),

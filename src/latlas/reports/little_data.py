@@ -107,7 +107,7 @@ def _curves(study: LittleData) -> Section:
             items=[
                 (study.latent, "variables", f"a map has {study.latent + 1} unknowns for each of the target's"),
                 (study.full["gcv"], "M of all images", f"{study.full_points:,} of them"),
-                (study.target_R, "target R", "the target's own reconstruction: the best possible"),
+                (study.target_R, "target R", "the target's own reconstruction: what a perfect map would give"),
                 (study.draws, "draws", "each from a random half of the images"),
             ]
         ),

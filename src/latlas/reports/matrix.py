@@ -26,7 +26,7 @@ def matrix_report(matrix: ComparisonMatrix, models: Sequence[LatentModel]) -> Re
                 (len(matrix.models), "models", f"{len(matrix.cells)} ordered pairs"),
                 (
                     statistics.median(over) if over else None,
-                    "median of M over the best possible",
+                    "median of M over the target's own error",
                     "the target's own reconstruction has 1",
                 ),
                 (max(over) if over else None, "the worst pair", _pair(matrix, "over_target", highest=True)),
@@ -68,7 +68,7 @@ def _heat_maps(matrix: ComparisonMatrix) -> list[Block]:
                     matrix.models,
                     matrix.models,
                     _values(matrix, "over_target"),
-                    title="M over the target's own error (1: the best possible)",
+                    title="M over the target's own error (1: as a perfect map)",
                     low=1.0,
                     high=max(2.0, *over),
                     logarithmic=True,
@@ -88,7 +88,7 @@ def _heat_maps(matrix: ComparisonMatrix) -> list[Block]:
                 high=1.0,
                 low_is_dark=True,
             ),
-            caption="How much of the way from the mean code's error to the best possible the map goes. Dark: more is lost.",
+            caption="How much of the way from the mean code's error to the target's own the map goes. Dark: more is lost.",
             alt="Heat map of the recovered share, source by row, target by column.",
         )
     )

@@ -60,7 +60,7 @@ def tour_report(tour: Tour) -> Report:
         headline=Numbers(
             items=[
                 (f"{first['active']} of 16", "variables the sparse VAE uses", "the posts: 8"),
-                (comparison["M_over_target_R"], "relocation over best possible", "one matrix and a shift"),
+                (comparison["M_over_target_R"], "relocation over target's own error", "one matrix and a shift"),
                 (f"{100 * tour.ranges['own'].rejected_share:.1f} %", "own samples rejected at 5 %", "false alarms"),
                 (
                     f"{100 * tour.ranges['fashion'].rejected_share:.0f} %",

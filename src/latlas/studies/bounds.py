@@ -10,7 +10,7 @@ _NOTHING = 1e-3  # share of the mean code's error below which the target's own c
 def target_bounds(fitting: Encoding, own: Encoding) -> dict[str, Codes]:
     """Return the codes that bound the errors of any map into a latent space, by name.
 
-    "target_R": the target's own codes, the best possible. "mean_code": its mean code over the images to fit on, whatever the
+    "target_R": the target's own codes, as a perfect map would give them. "mean_code": its mean code over the images to fit on, whatever the
     image: what a map that has learnt nothing gives.
 
     Args:
@@ -32,7 +32,7 @@ def share_of(error: float, best: float, scale: float) -> float | None:
 
 
 def recovered_share(error: float, mean_code: float, best: float) -> float | None:
-    """Return how much of the way from the mean code's error to the best possible an error has gone.
+    """Return how much of the way from the mean code's error to the target's own an error has gone.
 
     Below 0 it is worse than the mean code. None where the two lie within a thousandth of each other: a target whose images
     hardly depend on the code has nothing to recover.

@@ -42,7 +42,7 @@ class Comparison:
     R: Error  # source's own reconstruction; 0 but for rounding where its codes are known
     L: Error  # map's squared error per target variable
     M: Error  # target decodes the relocated codes
-    target_R: Error  # target's own reconstruction: the best possible; 0 but for rounding where its codes are known
+    target_R: Error  # target's own reconstruction: what a perfect map would give; 0 but for rounding where its codes are known
     decode_encode: Error | None  # through image space: target reconstructs the source's reconstruction; None without encoder
     shuffled: Error  # a map fitted on shuffled pairs
     mean_code: Error  # target decodes its mean code, whatever the image
@@ -70,7 +70,7 @@ class Comparison:
 
     @property
     def recovered_share(self) -> float | None:
-        """Share of the way from the mean code's error to the best possible: (mean_code - M) / (mean_code - target_R)."""
+        """Share of the way from the mean code's error to the target's own: (mean_code - M) / (mean_code - target_R)."""
         return recovered_share(self.M.mean, self.mean_code.mean, self.target_R.mean)
 
     def relocate(self, codes: Codes) -> Float[Tensor, "n *target"]:

@@ -91,7 +91,7 @@ class LittleData:
     advantages: tuple[Advantage, ...]
     full: dict[str, float]  # ridge -> M of the map fitted on every image
     full_points: int
-    target_R: float  # target's own reconstruction: the best possible
+    target_R: float  # target's own reconstruction: what a perfect map would give
     provenance: Provenance
 
     @property

@@ -55,7 +55,7 @@ class Cell:
 
     @property
     def recovered_share(self) -> float | None:
-        """Share of the way from the mean code's error to the best possible."""
+        """Share of the way from the mean code's error to the target's own."""
         return recovered_share(self.M.mean, self.mean_code.mean, self.target_R.mean)
 
     @property
