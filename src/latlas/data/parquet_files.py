@@ -14,12 +14,14 @@ from latlas.base.errors import ImageFormatError, MissingExtraError, SettingError
 from latlas.base.progress import Progress, silent, track
 from latlas.data.decoding import Buffer
 from latlas.data.listings import FileState, check_size, state_of
+from latlas.data.parquet_pages import check_pages
 
 if TYPE_CHECKING:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-_AT_ONCE = 64  # cells in memory
+_AT_ONCE = 64  # cells in memory,
+_MOST_COPIED = 2**27  # and bytes of them, where all may be copies of one entry of a dictionary
 _MOST_ROWS = 10_000_000  # that files of fewer bytes may tell of: a few bytes stand for any number of labels, which are all read
 _BUFFER = 2**20  # bytes of a file read at once
 _USUAL_LABELS = ("label", "labels", "cls")
@@ -137,6 +139,10 @@ def list_parquet(
                     there = label_column in schema.names and _holds_numbers(schema, label_column)
                     if label is not None and not there:
                         raise ImageFormatError(f"{path} has no column {label!r} of whole numbers, and {paths[0]} has.")
+                    if there:
+                        with path.open("rb") as stream:
+                            for group in range(file.num_row_groups):
+                                check_pages(stream, file.metadata, group, [label_column])
                     labels.append(class_numbers(file.read(columns=[label_column]).column(0)) if there else None)
         except (pa.ArrowException, OSError, KeyError, ValueError) as failure:  # of names that are no text, a ValueError
             raise ImageFormatError(f"{path} cannot be read as a Parquet file ({' '.join(str(failure).split())}).") from failure
@@ -282,9 +288,11 @@ class _Group:
     """The cells of one row group, a few at a time: many programs write files of one group, whatever its size."""
 
     def __init__(self, path: str, group: int, column: str, process: int, state: FileState) -> None:
-        self.batches = _file(path, process, state).iter_batches(
-            batch_size=_AT_ONCE, row_groups=[group], columns=[column], use_threads=False
-        )
+        file = _file(path, process, state)
+        with Path(path).open("rb") as stream:
+            copied = check_pages(stream, file.metadata, group, [column])
+        at_once = max(1, min(_AT_ONCE, _MOST_COPIED // max(copied, 1)))
+        self.batches = file.iter_batches(batch_size=at_once, row_groups=[group], columns=[column], use_threads=False)
         self.start = 0  # of the cells that are in memory
         self.cells: Any = ()
 
