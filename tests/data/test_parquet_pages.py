@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from latlas.data.parquet_files import list_parquet
-from latlas.data.parquet_pages import PageHead, _heads, check_pages, read_head
+from latlas.data.parquet_pages import PageHead, _heads, check_pages, read_chunks, read_head
 
 pa = pytest.importorskip("pyarrow", reason="Parquet needs the extra data")
 pq = pytest.importorskip("pyarrow.parquet", reason="Parquet needs the extra data")
@@ -41,15 +41,18 @@ def test_the_pages_of_a_column_add_up_to_what_pyarrow_says_of_it(compression: st
             write_statistics=few,
         )
         metadata = pq.ParquetFile(stream).metadata
+        chunks = read_chunks(stream)
+        assert [len(each) for each in chunks] == [metadata.num_columns] * metadata.num_row_groups
         for group, number in itertools.product(range(metadata.num_row_groups), range(metadata.num_columns)):
-            chunk = metadata.row_group(group).column(number)
-            start = min(chunk.data_page_offset, chunk.dictionary_page_offset or chunk.data_page_offset)
-            heads = list(_heads(stream, start, start + chunk.total_compressed_size, len(stream.getvalue())))
+            chunk, ours = metadata.row_group(group).column(number), chunks[group][number]
+            assert ours.column == chunk.path_in_schema.partition(".")[0]
+            heads = list(_heads(stream, ours.start, ours.start + ours.length, len(stream.getvalue())))
             assert sum(head.length + head.packed for head in heads) == chunk.total_compressed_size
             assert sum(head.length + head.unpacked for head in heads) == chunk.total_uncompressed_size
             assert [head.is_dictionary for head in heads] == [chunk.has_dictionary_page] + [False] * (len(heads) - 1)
             largest = max((head.unpacked for head in heads if head.is_dictionary), default=0)
-            assert check_pages(stream, metadata, group, [chunk.path_in_schema]) == largest
+            assert check_pages(stream, [ours], ours.column) == largest
+            assert check_pages(stream, [ours], "another") == 0
 
 
 def test_a_page_that_asks_for_more_than_its_bytes_justify_is_refused(tmp_path: Path) -> None:
@@ -64,11 +67,11 @@ def test_a_page_that_asks_for_more_than_its_bytes_justify_is_refused(tmp_path: P
     size = bytes([0x15, 2 * told.unpacked])  # of the field, and of a number below 64
     forged = whole[4:].replace(size, b"\x15" + _varint(2 * 400_000_000), 1)
     assert read_head(forged) == PageHead(is_dictionary=True, unpacked=400_000_000, packed=told.packed, length=told.length + 4)
-    metadata = pq.ParquetFile(path).metadata
+    (chunks,) = read_chunks(io.BytesIO(whole))
     with pytest.raises(OSError, match=r"would unpack to 400,000,000: pictures do not"):
-        check_pages(io.BytesIO(whole[:4] + forged), metadata, 0, ["x"])
+        check_pages(io.BytesIO(whole[:4] + forged), chunks, "x")
     with pytest.raises(OSError, match="beyond the file"):
-        check_pages(io.BytesIO(whole[:30]), metadata, 0, ["x"])
+        check_pages(io.BytesIO(whole[:30]), chunks, "x")
 
 
 def _varint(value: int) -> bytes:
@@ -77,6 +80,21 @@ def _varint(value: int) -> bytes:
         found += bytes([value & 127 | 128])
         value >>= 7
     return found + bytes([value])
+
+
+def test_a_foot_that_is_cut_off_or_none_is_told() -> None:
+    whole = _file(rows=3).getvalue()
+    length = int.from_bytes(whole[-8:-4], "little")
+    assert len(read_chunks(io.BytesIO(whole))) == 1
+    for content, told in (
+        (b"", "no foot"),
+        (whole[:-1], "no foot"),
+        (whole[:-8] + (2**31).to_bytes(4, "little") + b"PAR1", "no foot"),
+        (whole[:-8] + (length // 2).to_bytes(4, "little") + b"PAR1", "cannot be read"),
+        (b"\x49\x0c\x15\0" + (4).to_bytes(4, "little") + b"PAR1", "cannot be read"),
+    ):
+        with pytest.raises(OSError, match=told):
+            read_chunks(io.BytesIO(content))
 
 
 def test_of_cells_that_may_be_copies_of_a_large_one_few_are_in_memory(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from latlas.base.errors import ImageFormatError, MissingExtraError, SettingError
 from latlas.base.progress import Progress, silent, track
 from latlas.data.decoding import Buffer
 from latlas.data.listings import FileState, check_size, state_of
-from latlas.data.parquet_pages import check_pages
+from latlas.data.parquet_pages import Chunk, check_pages, read_chunks
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -141,8 +141,8 @@ def list_parquet(
                         raise ImageFormatError(f"{path} has no column {label!r} of whole numbers, and {paths[0]} has.")
                     if there:
                         with path.open("rb") as stream:
-                            for group in range(file.num_row_groups):
-                                check_pages(stream, file.metadata, group, [label_column])
+                            for chunks in read_chunks(stream):
+                                check_pages(stream, chunks, label_column)
                     labels.append(class_numbers(file.read(columns=[label_column]).column(0)) if there else None)
         except (pa.ArrowException, OSError, KeyError, ValueError) as failure:  # of names that are no text, a ValueError
             raise ImageFormatError(f"{path} cannot be read as a Parquet file ({' '.join(str(failure).split())}).") from failure
@@ -284,13 +284,19 @@ def _file(path: str, _process: int, _state: FileState) -> "pq.ParquetFile":
     return pq.ParquetFile(path, buffer_size=_BUFFER, pre_buffer=False)  # else all of a column of a row group at once
 
 
+@lru_cache(maxsize=2)
+def _chunks(path: str, _process: int, _state: FileState) -> tuple[tuple[Chunk, ...], ...]:
+    with Path(path).open("rb") as stream:
+        return read_chunks(stream)
+
+
 class _Group:
     """The cells of one row group, a few at a time: many programs write files of one group, whatever its size."""
 
     def __init__(self, path: str, group: int, column: str, process: int, state: FileState) -> None:
         file = _file(path, process, state)
         with Path(path).open("rb") as stream:
-            copied = check_pages(stream, file.metadata, group, [column])
+            copied = check_pages(stream, _chunks(path, process, state)[group], column)
         at_once = max(1, min(_AT_ONCE, _MOST_COPIED // max(copied, 1)))
         self.batches = file.iter_batches(batch_size=at_once, row_groups=[group], columns=[column], use_threads=False)
         self.start = 0  # of the cells that are in memory

@@ -1,12 +1,8 @@
-"""The heads of a Parquet file's pages: Arrow takes the memory that they ask for before it reads on, and a few bytes may ask for 2 GB."""
+"""The foot of a Parquet file and the heads of its pages: Arrow takes the memory that they ask for before it reads on, and a few bytes may ask for 2 GB."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from io import BufferedIOBase
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    import pyarrow.parquet as pq
 
 _MOST_UNPACKED = 2**27  # bytes that a page of any size may unpack to,
 _MOST_EXPANSION = 100  # and times its own size that a larger one may: pictures are compressed already
@@ -14,6 +10,8 @@ _MOST_HEAD = 2**24  # bytes, as Arrow has it; statistics in it may hold values
 _FIRST_LOOK = 2**9
 _MOST_NESTED = 64  # structures in structures, as Thrift has it; heads have three
 _MOST_VALUES = 10_000  # of one head; heads have some twenty
+_MOST_FOOT = 2**26  # bytes,
+_MOST_FOOT_VALUES = 5_000_000  # and values: some sixty for each column of each row group
 
 # Thrift's compact protocol (doc/specs/thrift-compact-protocol.md there): the types of a field.
 _TRUE, _FALSE, _BYTE, _I16, _I32, _I64, _DOUBLE, _BINARY, _LIST, _SET, _MAP, _STRUCT = range(1, 13)
@@ -26,6 +24,9 @@ _BYTES_OF = {
 # Fields of a PageHeader (parquet-format's parquet.thrift).
 _KIND, _UNPACKED, _PACKED = 1, 2, 3
 _DICTIONARY = 2  # the kind of page that other pages' cells are copied from
+# Of FileMetaData, RowGroup, ColumnChunk, ColumnMetaData.
+_ROW_GROUPS, _COLUMNS, _ABOUT = 4, 1, 3
+_PATH, _LENGTH, _DATA, _DICTIONARY_AT = 3, 7, 9, 11
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,36 +39,108 @@ class PageHead:
     length: int  # bytes of the head itself
 
 
-def check_pages(stream: BufferedIOBase, metadata: "pq.FileMetaData", group: int, columns: Sequence[str]) -> int:
-    """Raise if a page of some columns asks for more memory than its bytes justify; return the bytes of the largest dictionary.
+@dataclass(frozen=True, kw_only=True)
+class Chunk:
+    """Where the cells of a column, or of a part of one, lie for one row group."""
+
+    column: str
+    start: int
+    length: int
+
+
+def check_pages(stream: BufferedIOBase, chunks: Sequence[Chunk], column: str) -> int:
+    """Raise if a page of a column asks for more memory than its bytes justify; return the bytes of the largest dictionary.
 
     A dictionary's entries are copied once for every cell that has them, so whoever reads cells of it has to take as few at a time.
 
     Args:
         stream: the file, open for reading.
-        metadata: its own.
-        group: the row group.
-        columns: names of whole columns; of those with parts, all parts.
+        chunks: of one of its row groups, as `read_chunks` returns them.
+        column: its name; of one with parts, all parts are looked at.
 
     Raises:
         OSError: a page asks for too much, lies beyond the file, or has no head that can be read.
     """
     end = stream.seek(0, 2)
     largest = 0
-    row_group = metadata.row_group(group)
-    for number in range(row_group.num_columns):
-        chunk = row_group.column(number)
-        if not any(chunk.path_in_schema == name or chunk.path_in_schema.startswith(f"{name}.") for name in columns):
+    for chunk in chunks:
+        if chunk.column != column:
             continue
-        start = chunk.data_page_offset
-        if chunk.has_dictionary_page and (chunk.dictionary_page_offset or 0) > 0:
-            start = min(start, chunk.dictionary_page_offset)
-        for head in _heads(stream, start, start + chunk.total_compressed_size, end):
+        for head in _heads(stream, chunk.start, chunk.start + chunk.length, end):
             if head.unpacked > max(_MOST_UNPACKED, _MOST_EXPANSION * head.packed):
                 raise OSError(f"a page of {head.packed:,} bytes would unpack to {head.unpacked:,}: pictures do not")
             if head.is_dictionary:
                 largest = max(largest, head.unpacked)
     return largest
+
+
+def read_chunks(stream: BufferedIOBase) -> tuple[tuple[Chunk, ...], ...]:
+    """Return where the columns of each row group lie, as the file's foot tells.
+
+    pyarrow's own account of a column ends the process where the foot is damaged in some ways, for an error of C++ that it does
+    not expect.
+
+    Raises:
+        OSError: the foot cannot be read, or tells too much.
+    """
+    end = stream.seek(0, 2)
+    stream.seek(max(0, end - 8))
+    tail = stream.read(8)
+    length = int.from_bytes(tail[:4], "little")
+    if tail[4:] != b"PAR1" or length > end - 8:
+        raise OSError("it has no foot")
+    if length > _MOST_FOOT:
+        raise OSError(f"its foot has {length:,} bytes")
+    stream.seek(end - 8 - length)
+    reader = _Reader(stream.read(length), most=_MOST_FOOT_VALUES)
+    groups: list[tuple[Chunk, ...]] = []
+    try:
+        for field, kind in reader.fields():
+            if (field, kind) == (_ROW_GROUPS, _LIST):
+                groups = [_group(reader) for _ in reader.structures()]
+            else:
+                reader.skip(kind, depth=0, in_struct=True)
+    except (EOFError, ValueError) as failure:
+        raise OSError(f"its foot cannot be read ({failure})") from failure
+    return tuple(groups)
+
+
+def _group(reader: "_Reader") -> tuple[Chunk, ...]:
+    chunks: list[Chunk] = []
+    for field, kind in reader.fields():
+        if (field, kind) == (_COLUMNS, _LIST):
+            chunks = [chunk for _ in reader.structures() for chunk in _chunk(reader)]
+        else:
+            reader.skip(kind, depth=0, in_struct=True)
+    return tuple(chunks)
+
+
+def _chunk(reader: "_Reader") -> Iterator[Chunk]:
+    found: Chunk | None = None
+    for field, kind in reader.fields():
+        if (field, kind) == (_ABOUT, _STRUCT):
+            found = _about(reader)
+        else:
+            reader.skip(kind, depth=0, in_struct=True)
+    if found is None:
+        raise ValueError("a column tells nothing of itself")
+    yield found
+
+
+def _about(reader: "_Reader") -> Chunk:
+    name = b""
+    found: dict[int, int] = {}
+    for field, kind in reader.fields():
+        if (field, kind) == (_PATH, _LIST):
+            name = next(iter(list(reader.texts())), b"")
+        elif kind == _I64:
+            found[field] = reader.number()
+        else:
+            reader.skip(kind, depth=0, in_struct=True)
+    if not {_LENGTH, _DATA} <= found.keys() or found[_LENGTH] < 0:
+        raise ValueError("a column does not tell where it lies")
+    start = min(found[_DATA], found[_DICTIONARY_AT]) if found.get(_DICTIONARY_AT, 0) > 0 else found[_DATA]
+    return Chunk(column=name.decode(errors="replace"), start=start, length=found[_LENGTH])
 
 
 def _heads(stream: BufferedIOBase, place: int, behind: int, end: int) -> Iterator[PageHead]:
@@ -106,7 +179,7 @@ def read_head(data: bytes) -> PageHead:
     >>> read_head(bytes([0x15, 4, 0x15, 36, 0x15, 40, 0]))
     PageHead(is_dictionary=True, unpacked=18, packed=20, length=7)
     """
-    reader = _Reader(data)
+    reader = _Reader(data, most=_MOST_VALUES)
     found: dict[int, int] = {}
     for field, kind in reader.fields():
         if kind == _I32:  # of another type it is passed over, as Thrift does
@@ -123,8 +196,9 @@ def read_head(data: bytes) -> PageHead:
 class _Reader:
     """Values of Thrift's compact protocol, one after the other. Raises as `read_head`."""
 
-    def __init__(self, data: bytes) -> None:
+    def __init__(self, data: bytes, *, most: int) -> None:
         self.data = data
+        self.most = most
         self.place = 0
         self.values = 0
 
@@ -136,13 +210,33 @@ class _Reader:
             field = field + (sign >> 4) if sign >> 4 else self.number()
             yield field, sign & 15
 
+    def structures(self) -> Iterator[None]:
+        """Yield once for each structure of a list, whose fields are to be read before the next."""
+        count, kind = self._count()
+        if count and kind != _STRUCT:
+            raise ValueError(f"a list has values of type {kind}")
+        for _ in range(count):
+            yield
+
+    def texts(self) -> Iterator[bytes]:
+        """Yield the texts of a list."""
+        count, kind = self._count()
+        if count and kind != _BINARY:
+            raise ValueError(f"a list has values of type {kind}")
+        for _ in range(count):
+            length = self._varint()
+            if length > len(self.data) - self.place:
+                raise EOFError
+            self.place += length
+            yield self.data[self.place - length : self.place]
+
     def number(self) -> int:
         value = self._varint()
         return (value >> 1) ^ -(value & 1)
 
     def skip(self, kind: int, *, depth: int, in_struct: bool) -> None:
         self.values += 1
-        if self.values > _MOST_VALUES or depth > _MOST_NESTED:
+        if self.values > self.most or depth > _MOST_NESTED:
             raise ValueError("it holds too much")
         if in_struct and kind in (_TRUE, _FALSE):
             return
@@ -154,9 +248,9 @@ class _Reader:
             length = self._varint()  # moves the place, so not within the next line
             self.place += length
         elif kind in (_LIST, _SET):
-            sign = self._byte()
-            for _ in range(sign >> 4 if sign >> 4 < 15 else self._varint()):
-                self.skip(sign & 15, depth=depth + 1, in_struct=False)
+            count, inner = self._count()
+            for _ in range(count):
+                self.skip(inner, depth=depth + 1, in_struct=False)
         elif kind == _MAP:
             count = self._varint()
             sign = self._byte() if count else 0
@@ -168,6 +262,12 @@ class _Reader:
                 self.skip(inner, depth=depth + 1, in_struct=True)
         else:
             raise ValueError(f"it has a value of type {kind}")
+        if self.place > len(self.data):  # so that no count outlasts the bytes
+            raise EOFError
+
+    def _count(self) -> tuple[int, int]:
+        sign = self._byte()
+        return (sign >> 4 if sign >> 4 < 15 else self._varint()), sign & 15
 
     def _byte(self) -> int:
         if self.place >= len(self.data):
