@@ -3,6 +3,7 @@
 import math
 import mmap
 import platform
+import statistics
 import subprocess
 import sys
 
@@ -108,9 +109,11 @@ print((faults[-1] - faults[1]) / 8)
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="of glibc's allocator")
 def test_a_batch_takes_the_memory_that_the_one_before_it_freed() -> None:
     """Pages that are asked of the system anew for each batch took a fifth of the time of a convolutional encoder."""
-    done = subprocess.run([sys.executable, "-c", FAULTS], capture_output=True, text=True, check=True, timeout=120)
+    command = [sys.executable, "-c", FAULTS]
+    # Where the system puts a process's memory differs from run to run, and with it how much of the heap's end is given back.
+    done = [subprocess.run(command, capture_output=True, text=True, check=True, timeout=120).stdout for _ in range(5)]
     pages = 3 * 11 * 2**20 / mmap.PAGESIZE
-    assert float(done.stdout) < pages / 2
+    assert statistics.median(map(float, done)) < pages / 2
 
 
 def test_progress_counts_the_images_that_there_are() -> None:
