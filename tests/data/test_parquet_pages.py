@@ -45,14 +45,15 @@ def test_the_pages_of_a_column_add_up_to_what_pyarrow_says_of_it(compression: st
         assert [len(each) for each in chunks] == [metadata.num_columns] * metadata.num_row_groups
         for group, number in itertools.product(range(metadata.num_row_groups), range(metadata.num_columns)):
             chunk, ours = metadata.row_group(group).column(number), chunks[group][number]
-            assert ours.column == chunk.path_in_schema.partition(".")[0]
             heads = list(_heads(stream, ours.start, ours.start + ours.length, len(stream.getvalue())))
             assert sum(head.length + head.packed for head in heads) == chunk.total_compressed_size
             assert sum(head.length + head.unpacked for head in heads) == chunk.total_uncompressed_size
             assert [head.is_dictionary for head in heads] == [chunk.has_dictionary_page] + [False] * (len(heads) - 1)
             largest = max((head.unpacked for head in heads if head.is_dictionary), default=0)
-            assert check_pages(stream, [ours], ours.column) == largest
-            assert check_pages(stream, [ours], "another") == 0
+            assert check_pages(stream, chunks[group], [number]) == largest
+        assert check_pages(stream, chunks[0], []) == 0
+        with pytest.raises(OSError, match="lacks a column"):
+            check_pages(stream, chunks[0], [3])
 
 
 def test_a_page_that_asks_for_more_than_its_bytes_justify_is_refused(tmp_path: Path) -> None:
@@ -69,9 +70,9 @@ def test_a_page_that_asks_for_more_than_its_bytes_justify_is_refused(tmp_path: P
     assert read_head(forged) == PageHead(is_dictionary=True, unpacked=400_000_000, packed=told.packed, length=told.length + 4)
     (chunks,) = read_chunks(io.BytesIO(whole))
     with pytest.raises(OSError, match=r"would unpack to 400,000,000: pictures do not"):
-        check_pages(io.BytesIO(whole[:4] + forged), chunks, "x")
+        check_pages(io.BytesIO(whole[:4] + forged), chunks, [0])
     with pytest.raises(OSError, match="beyond the file"):
-        check_pages(io.BytesIO(whole[:30]), chunks, "x")
+        check_pages(io.BytesIO(whole[:30]), chunks, [0])
 
 
 def _varint(value: int) -> bytes:
@@ -80,6 +81,27 @@ def _varint(value: int) -> bytes:
         found += bytes([value & 127 | 128])
         value >>= 7
     return found + bytes([value])
+
+
+def test_a_page_is_refused_whatever_its_column_is_called_in_the_foot(tmp_path: Path) -> None:
+    """Arrow goes by the place of a column, and takes the memory under any name."""
+    path = tmp_path / "a.parquet"
+    table = pa.table({"picture": [b"P6 1 1 255\n\0\1\2"] * 2, "number": [1, 2]})
+    pq.write_table(table, path, compression="none", store_schema=False)
+    whole = path.read_bytes()
+    told = read_head(whole[4:])
+    at = whole.index(bytes([0x15, 2 * told.unpacked]), 4)
+    forged = bytearray(whole)
+    forged[at + 1 : at + 2] = _varint(2 * 400_000_000)
+    added = len(forged) - len(whole)
+    del forged[4 + told.length + added : 4 + told.length + 2 * added]  # of the page itself, so that all else keeps its place
+    before, found, behind = bytes(forged).rpartition(b"picture")  # the last is the chunk's, behind the schema's
+    for name in (found, b"another"):
+        path.write_bytes(before + name + behind)
+        listing = list_parquet(str(path), [path])
+        assert listing.column == "picture"
+        with pytest.raises(OSError, match=r"would unpack to 400,000,000"):
+            listing.read(0)
 
 
 def test_a_foot_that_is_cut_off_or_none_is_told() -> None:

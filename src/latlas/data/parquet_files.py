@@ -142,7 +142,7 @@ def list_parquet(
                     if there:
                         with path.open("rb") as stream:
                             for chunks in read_chunks(stream):
-                                check_pages(stream, chunks, label_column)
+                                check_pages(stream, chunks, _leaves(file, label_column))
                     labels.append(class_numbers(file.read(columns=[label_column]).column(0)) if there else None)
         except (pa.ArrowException, OSError, KeyError, ValueError) as failure:  # of names that are no text, a ValueError
             raise ImageFormatError(f"{path} cannot be read as a Parquet file ({' '.join(str(failure).split())}).") from failure
@@ -261,6 +261,12 @@ def missing_data_extra(absent: ModuleNotFoundError) -> MissingExtraError:
     )
 
 
+def _leaves(file: "pq.ParquetFile", column: str) -> list[int]:
+    """Return the places, among all that holds values, of a column's parts."""
+    paths = [file.schema.column(leaf).path for leaf in range(len(file.schema.names))]
+    return [leaf for leaf, path in enumerate(paths) if path == column or path.startswith(f"{column}.")]
+
+
 def _holds_pictures(kind: "pa.DataType") -> bool:
     import pyarrow as pa
 
@@ -296,7 +302,7 @@ class _Group:
     def __init__(self, path: str, group: int, column: str, process: int, state: FileState) -> None:
         file = _file(path, process, state)
         with Path(path).open("rb") as stream:
-            copied = check_pages(stream, _chunks(path, process, state)[group], column)
+            copied = check_pages(stream, _chunks(path, process, state)[group], _leaves(file, column))
         at_once = max(1, min(_AT_ONCE, _MOST_COPIED // max(copied, 1)))
         self.batches = file.iter_batches(batch_size=at_once, row_groups=[group], columns=[column], use_threads=False)
         self.start = 0  # of the cells that are in memory

@@ -1,4 +1,7 @@
-"""The foot of a Parquet file and the heads of its pages: Arrow takes the memory that they ask for before it reads on, and a few bytes may ask for 2 GB."""
+"""The foot of a Parquet file and the heads of its pages.
+
+Arrow takes the memory that a head asks for before it reads on, and a few bytes may ask for 2 GB.
+"""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -15,18 +18,14 @@ _MOST_FOOT_VALUES = 5_000_000  # and values: some sixty for each column of each 
 
 # Thrift's compact protocol (doc/specs/thrift-compact-protocol.md there): the types of a field.
 _TRUE, _FALSE, _BYTE, _I16, _I32, _I64, _DOUBLE, _BINARY, _LIST, _SET, _MAP, _STRUCT = range(1, 13)
-_BYTES_OF = {
-    _TRUE: 1,
-    _FALSE: 1,
-    _BYTE: 1,
-    _DOUBLE: 8,
-}  # in a list or a map; in a structure a truth is part of the field's sign
+# In a list or a map; in a structure a truth is part of the field's sign.
+_BYTES_OF = {_TRUE: 1, _FALSE: 1, _BYTE: 1, _DOUBLE: 8}
 # Fields of a PageHeader (parquet-format's parquet.thrift).
 _KIND, _UNPACKED, _PACKED = 1, 2, 3
 _DICTIONARY = 2  # the kind of page that other pages' cells are copied from
 # Of FileMetaData, RowGroup, ColumnChunk, ColumnMetaData.
 _ROW_GROUPS, _COLUMNS, _ABOUT = 4, 1, 3
-_PATH, _LENGTH, _DATA, _DICTIONARY_AT = 3, 7, 9, 11
+_LENGTH, _DATA, _DICTIONARY_AT = 7, 9, 11
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,29 +42,30 @@ class PageHead:
 class Chunk:
     """Where the cells of a column, or of a part of one, lie for one row group."""
 
-    column: str
     start: int
-    length: int
+    length: int  # bytes
 
 
-def check_pages(stream: BufferedIOBase, chunks: Sequence[Chunk], column: str) -> int:
-    """Raise if a page of a column asks for more memory than its bytes justify; return the bytes of the largest dictionary.
+def check_pages(stream: BufferedIOBase, chunks: Sequence[Chunk], leaves: Sequence[int]) -> int:
+    """Raise if a page asks for more memory than its bytes justify; return the bytes of the largest dictionary.
 
     A dictionary's entries are copied once for every cell that has them, so whoever reads cells of it has to take as few at a time.
 
     Args:
         stream: the file, open for reading.
         chunks: of one of its row groups, as `read_chunks` returns them.
-        column: its name; of one with parts, all parts are looked at.
+        leaves: the places of those that are to be looked at, by the schema: the name that a chunk has in the foot is nothing that
+            Arrow goes by.
 
     Raises:
-        OSError: a page asks for too much, lies beyond the file, or has no head that can be read.
+        OSError: a page asks for too much, lies beyond the file, or has no head that can be read; or a chunk is missing.
     """
     end = stream.seek(0, 2)
     largest = 0
-    for chunk in chunks:
-        if chunk.column != column:
-            continue
+    for leaf in leaves:
+        if leaf >= len(chunks):
+            raise OSError("a row group lacks a column")
+        chunk = chunks[leaf]
         for head in _heads(stream, chunk.start, chunk.start + chunk.length, end):
             if head.unpacked > max(_MOST_UNPACKED, _MOST_EXPANSION * head.packed):
                 raise OSError(f"a page of {head.packed:,} bytes would unpack to {head.unpacked:,}: pictures do not")
@@ -109,13 +109,13 @@ def _group(reader: "_Reader") -> tuple[Chunk, ...]:
     chunks: list[Chunk] = []
     for field, kind in reader.fields():
         if (field, kind) == (_COLUMNS, _LIST):
-            chunks = [chunk for _ in reader.structures() for chunk in _chunk(reader)]
+            chunks = [_chunk(reader) for _ in reader.structures()]
         else:
             reader.skip(kind, depth=0, in_struct=True)
     return tuple(chunks)
 
 
-def _chunk(reader: "_Reader") -> Iterator[Chunk]:
+def _chunk(reader: "_Reader") -> Chunk:
     found: Chunk | None = None
     for field, kind in reader.fields():
         if (field, kind) == (_ABOUT, _STRUCT):
@@ -124,23 +124,20 @@ def _chunk(reader: "_Reader") -> Iterator[Chunk]:
             reader.skip(kind, depth=0, in_struct=True)
     if found is None:
         raise ValueError("a column tells nothing of itself")
-    yield found
+    return found
 
 
 def _about(reader: "_Reader") -> Chunk:
-    name = b""
     found: dict[int, int] = {}
     for field, kind in reader.fields():
-        if (field, kind) == (_PATH, _LIST):
-            name = next(iter(list(reader.texts())), b"")
-        elif kind == _I64:
+        if kind == _I64:
             found[field] = reader.number()
         else:
             reader.skip(kind, depth=0, in_struct=True)
     if not {_LENGTH, _DATA} <= found.keys() or found[_LENGTH] < 0:
         raise ValueError("a column does not tell where it lies")
     start = min(found[_DATA], found[_DICTIONARY_AT]) if found.get(_DICTIONARY_AT, 0) > 0 else found[_DATA]
-    return Chunk(column=name.decode(errors="replace"), start=start, length=found[_LENGTH])
+    return Chunk(start=start, length=found[_LENGTH])
 
 
 def _heads(stream: BufferedIOBase, place: int, behind: int, end: int) -> Iterator[PageHead]:
@@ -217,18 +214,6 @@ class _Reader:
             raise ValueError(f"a list has values of type {kind}")
         for _ in range(count):
             yield
-
-    def texts(self) -> Iterator[bytes]:
-        """Yield the texts of a list."""
-        count, kind = self._count()
-        if count and kind != _BINARY:
-            raise ValueError(f"a list has values of type {kind}")
-        for _ in range(count):
-            length = self._varint()
-            if length > len(self.data) - self.place:
-                raise EOFError
-            self.place += length
-            yield self.data[self.place - length : self.place]
 
     def number(self) -> int:
         value = self._varint()
