@@ -41,7 +41,7 @@ def test_the_pages_of_a_column_add_up_to_what_pyarrow_says_of_it(compression: st
             write_statistics=few,
         )
         metadata = pq.ParquetFile(stream).metadata
-        chunks = read_chunks(stream)
+        chunks = read_chunks(stream, metadata.num_row_groups)
         assert [len(each) for each in chunks] == [metadata.num_columns] * metadata.num_row_groups
         for group, number in itertools.product(range(metadata.num_row_groups), range(metadata.num_columns)):
             chunk, ours = metadata.row_group(group).column(number), chunks[group][number]
@@ -52,6 +52,8 @@ def test_the_pages_of_a_column_add_up_to_what_pyarrow_says_of_it(compression: st
             largest = max((head.unpacked for head in heads if head.is_dictionary), default=0)
             assert check_pages(stream, chunks[group], [number]) == largest
         assert check_pages(stream, chunks[0], []) == 0
+        with pytest.raises(OSError, match="tells of 3 row groups, and then of 4"):
+            read_chunks(stream, 4)
         with pytest.raises(OSError, match="lacks a column"):
             check_pages(stream, chunks[0], [3])
 
@@ -68,7 +70,7 @@ def test_a_page_that_asks_for_more_than_its_bytes_justify_is_refused(tmp_path: P
     size = bytes([0x15, 2 * told.unpacked])  # of the field, and of a number below 64
     forged = whole[4:].replace(size, b"\x15" + _varint(2 * 400_000_000), 1)
     assert read_head(forged) == PageHead(is_dictionary=True, unpacked=400_000_000, packed=told.packed, length=told.length + 4)
-    (chunks,) = read_chunks(io.BytesIO(whole))
+    (chunks,) = read_chunks(io.BytesIO(whole), 1)
     with pytest.raises(OSError, match=r"would unpack to 400,000,000: pictures do not"):
         check_pages(io.BytesIO(whole[:4] + forged), chunks, [0])
     with pytest.raises(OSError, match="beyond the file"):
@@ -107,7 +109,7 @@ def test_a_page_is_refused_whatever_its_column_is_called_in_the_foot(tmp_path: P
 def test_a_foot_that_is_cut_off_or_none_is_told() -> None:
     whole = _file(rows=3).getvalue()
     length = int.from_bytes(whole[-8:-4], "little")
-    assert len(read_chunks(io.BytesIO(whole))) == 1
+    assert len(read_chunks(io.BytesIO(whole), 1)) == 1
     for content, told in (
         (b"", "no foot"),
         (whole[:-1], "no foot"),
@@ -116,7 +118,7 @@ def test_a_foot_that_is_cut_off_or_none_is_told() -> None:
         (b"\x49\x0c\x15\0" + (4).to_bytes(4, "little") + b"PAR1", "cannot be read"),
     ):
         with pytest.raises(OSError, match=told):
-            read_chunks(io.BytesIO(content))
+            read_chunks(io.BytesIO(content), 1)
 
 
 def test_of_cells_that_may_be_copies_of_a_large_one_few_are_in_memory(tmp_path: Path) -> None:

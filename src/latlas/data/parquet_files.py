@@ -141,7 +141,7 @@ def list_parquet(
                         raise ImageFormatError(f"{path} has no column {label!r} of whole numbers, and {paths[0]} has.")
                     if there:
                         with path.open("rb") as stream:
-                            for chunks in read_chunks(stream):
+                            for chunks in read_chunks(stream, file.num_row_groups):
                                 check_pages(stream, chunks, _leaves(file, label_column))
                     labels.append(class_numbers(file.read(columns=[label_column]).column(0)) if there else None)
         except (pa.ArrowException, OSError, KeyError, ValueError) as failure:  # of names that are no text, a ValueError
@@ -291,9 +291,9 @@ def _file(path: str, _process: int, _state: FileState) -> "pq.ParquetFile":
 
 
 @lru_cache(maxsize=2)
-def _chunks(path: str, _process: int, _state: FileState) -> tuple[tuple[Chunk, ...], ...]:
+def _chunks(path: str, process: int, state: FileState) -> tuple[tuple[Chunk, ...], ...]:
     with Path(path).open("rb") as stream:
-        return read_chunks(stream)
+        return read_chunks(stream, _file(path, process, state).num_row_groups)
 
 
 class _Group:

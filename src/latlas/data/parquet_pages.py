@@ -74,14 +74,18 @@ def check_pages(stream: BufferedIOBase, chunks: Sequence[Chunk], leaves: Sequenc
     return largest
 
 
-def read_chunks(stream: BufferedIOBase) -> tuple[tuple[Chunk, ...], ...]:
+def read_chunks(stream: BufferedIOBase, groups: int) -> tuple[tuple[Chunk, ...], ...]:
     """Return where the columns of each row group lie, as the file's foot tells.
 
     pyarrow's own account of a column ends the process where the foot is damaged in some ways, for an error of C++ that it does
     not expect.
 
+    Args:
+        stream: the file, open for reading.
+        groups: how many row groups Arrow has found in it.
+
     Raises:
-        OSError: the foot cannot be read, or tells too much.
+        OSError: the foot cannot be read, tells too much, or of another number of row groups.
     """
     end = stream.seek(0, 2)
     stream.seek(max(0, end - 8))
@@ -93,16 +97,18 @@ def read_chunks(stream: BufferedIOBase) -> tuple[tuple[Chunk, ...], ...]:
         raise OSError(f"its foot has {length:,} bytes")
     stream.seek(end - 8 - length)
     reader = _Reader(stream.read(length), most=_MOST_FOOT_VALUES)
-    groups: list[tuple[Chunk, ...]] = []
+    found: list[tuple[Chunk, ...]] = []
     try:
         for field, kind in reader.fields():
             if (field, kind) == (_ROW_GROUPS, _LIST):
-                groups = [_group(reader) for _ in reader.structures()]
+                found = [_group(reader) for _ in reader.structures()]
             else:
                 reader.skip(kind, depth=0, in_struct=True)
     except (EOFError, ValueError) as failure:
         raise OSError(f"its foot cannot be read ({failure})") from failure
-    return tuple(groups)
+    if len(found) != groups:
+        raise OSError(f"its foot tells of {len(found)} row groups, and then of {groups}")
+    return tuple(found)
 
 
 def _group(reader: "_Reader") -> tuple[Chunk, ...]:
