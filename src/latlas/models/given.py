@@ -50,8 +50,7 @@ def check_image_set(images: object, question: str) -> None:
     Raises:
         ImageFormatError: it is none; says how to make one of it.
     """
-    if not _has_all(images, _OF_IMAGES):
-        raise ImageFormatError(f"{question} needs images as an ImageSet, got {described(images)}. {_way_to_images(images)}")
+    _check_images(images, _OF_IMAGES, question)
 
 
 def check_image_source(images: object, question: str) -> None:
@@ -64,8 +63,7 @@ def check_image_source(images: object, question: str) -> None:
     Raises:
         ImageFormatError: it does not; says how to make an ImageSet of it.
     """
-    if not _has_all(images, _OF_A_SOURCE):
-        raise ImageFormatError(f"{question} needs images as an ImageSet, got {described(images)}. {_way_to_images(images)}")
+    _check_images(images, _OF_A_SOURCE, question)
 
 
 def described(value: object) -> str:
@@ -84,6 +82,11 @@ def described(value: object) -> str:
         return f"the class {value.__name__} itself"
     name = type(value).__name__
     return "None" if value is None else f"{'an' if name[:1].lower() in 'aeiou' else 'a'} {name}"
+
+
+def _check_images(images: object, parts: tuple[str, ...], question: str) -> None:
+    if not _has_all(images, parts):
+        raise ImageFormatError(f"{question} needs images as an ImageSet, got {described(images)}. {_way_to_images(images)}")
 
 
 def _way_to_a_model(came: object) -> str:
